@@ -1,0 +1,1 @@
+//! Clouds: the simulated cloud, its catalogue and its nodes

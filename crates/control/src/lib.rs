@@ -1,0 +1,1 @@
+//! Controllers, scheduler and provisioner wired to the Kubernetes API

@@ -1,0 +1,1 @@
+//! Packing and consolidation: from pending pods and offerings to a plan

@@ -1,0 +1,1 @@
+//! REST semantics of the Kubernetes API over schema and store, without HTTP

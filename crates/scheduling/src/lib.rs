@@ -1,0 +1,1 @@
+//! The one scheduling model: requirements, predicates, topology, scores, what-if

@@ -1,0 +1,252 @@
+//! Structural decoding: types are checked, unknown fields found and dropped, quantities and times
+//! brought to the form that upstream stores.
+
+use crate::types::{Arena, Def, Slot, Type};
+use coracle_meta::{Quantity, time};
+use serde_json::{Map, Value};
+
+/// A value of the wrong JSON type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeError {
+    /// Path such as `spec.replicas`.
+    pub path: String,
+    /// Type that the schema wants, in Go's words for built-in kinds.
+    pub expected: &'static str,
+    /// JSON type of what was given.
+    pub found: &'static str,
+    /// What was given.
+    pub value: Value,
+    /// More words, where the type was right but the text was not.
+    pub detail: Option<String>,
+}
+
+/// What decoding found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Paths of unknown fields; they have been dropped.
+    pub unknown: Vec<String>,
+    /// Values of wrong types; they are still there.
+    pub errors: Vec<TypeError>,
+}
+
+/// Decodes in place. Nulls that mean "absent" go away.
+pub fn decode(arena: &Arena, root: &Slot, value: &mut Value, root_fields: bool) -> Report {
+    let mut walk = Walk { arena, report: Report::default(), path: String::new() };
+    walk.slot(root, value, root_fields);
+    walk.report
+}
+
+struct Walk<'a> {
+    arena: &'a Arena,
+    report: Report,
+    path: String,
+}
+
+/// JSON's name of a value's type, as Go's decoder says it.
+pub fn json_type(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+impl Walk<'_> {
+    fn wrong(&mut self, expected: &'static str, v: &Value) {
+        self.wrong_because(expected, v, None);
+    }
+
+    fn wrong_because(&mut self, expected: &'static str, v: &Value, detail: Option<String>) {
+        let (path, found, value) = (self.path.clone(), json_type(v), v.clone());
+        self.report.errors.push(TypeError { path, expected, found, value, detail });
+    }
+
+    fn within<R>(&mut self, step: &str, index: Option<usize>, f: impl FnOnce(&mut Self) -> R) -> R {
+        let length = self.path.len();
+        match index {
+            Some(i) => self.path.push_str(&format!("[{i}]")),
+            None => {
+                if length > 0 {
+                    self.path.push('.');
+                }
+                self.path.push_str(step);
+            }
+        }
+        let r = f(self);
+        self.path.truncate(length);
+        r
+    }
+
+    fn slot(&mut self, slot: &Slot, v: &mut Value, type_meta: bool) {
+        match (&slot.ty, &mut *v) {
+            (Type::Any, _) | (Type::Bool, Value::Bool(_)) => {}
+            (Type::String, Value::String(_)) => {}
+            (Type::Number, Value::Number(_)) => {}
+            (Type::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
+            (Type::Int64, Value::Number(n)) if n.is_i64() => {}
+            (Type::Int32 | Type::Int64, Value::Number(n)) => {
+                // 5.0 is an integer in JSON's eyes and in upstream's.
+                match n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15) {
+                    Some(f) if matches!(slot.ty, Type::Int64) || f.abs() <= f64::from(i32::MAX) => {
+                        *v = Value::from(f as i64);
+                    }
+                    _ => self.wrong(if matches!(slot.ty, Type::Int32) { "int32" } else { "int64" }, v),
+                }
+            }
+            (Type::IntOrString, Value::String(_)) => {}
+            (Type::IntOrString, Value::Number(n)) if n.is_i64() => {}
+            (Type::Quantity, Value::String(_) | Value::Number(_)) => self.quantity(v),
+            (Type::Time | Type::MicroTime, Value::String(s)) => {
+                let parsed = time::parse_rfc3339(s);
+                match parsed {
+                    Some(t) if matches!(slot.ty, Type::Time) => *v = time::rfc3339(t).into(),
+                    Some(t) => *v = time::rfc3339_micro(t).into(),
+                    None => {
+                        let text = format!("parsing time {s:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {s:?} as \"2006\"");
+                        self.wrong_because("time", v, Some(text));
+                    }
+                }
+            }
+            (Type::Bytes, Value::String(s)) => {
+                if !is_base64(s) {
+                    self.wrong_because("[]byte", v, Some("illegal base64 data".into()));
+                }
+            }
+            (Type::List(item), Value::Array(items)) => {
+                for (i, v) in items.iter_mut().enumerate() {
+                    if v.is_null() && !item.nullable {
+                        // Go decodes a null item as the zero value of its type.
+                        *v = zero(&item.ty);
+                    }
+                    self.within("", Some(i), |w| w.slot(item, v, false));
+                }
+            }
+            (Type::Map(value), Value::Object(map)) => {
+                map.retain(|_, v| value.nullable || !v.is_null() || matches!(value.ty, Type::Any));
+                for (k, v) in map {
+                    self.within(k, None, |w| w.slot(value, v, false));
+                }
+            }
+            (Type::Object(id), Value::Object(map)) => self.object(self.arena.def(*id), map, type_meta),
+            (_, Value::Null) if slot.nullable => {}
+            (ty, _) => self.wrong(go_name(ty), v),
+        }
+    }
+
+    fn quantity(&mut self, v: &mut Value) {
+        let text = match &*v {
+            Value::String(s) => s.trim().to_owned(),
+            other => other.to_string(),
+        };
+        match text.parse::<Quantity>() {
+            Ok(q) => *v = Value::String(q.to_string()),
+            Err(e) => self.wrong_because("quantity", v, Some(e.to_string())),
+        }
+    }
+
+    fn object(&mut self, def: &Def, map: &mut Map<String, Value>, type_meta: bool) {
+        let mut dropped = Vec::new();
+        for (key, v) in map.iter_mut() {
+            let known = def.fields.get(key.as_str()).or(def.additional.as_deref());
+            let meta = (type_meta || def.embedded) && matches!(key.as_str(), "apiVersion" | "kind" | "metadata");
+            match known {
+                Some(slot) if v.is_null() && !slot.nullable && !matches!(slot.ty, Type::Any) => {
+                    dropped.push(key.clone());
+                }
+                Some(slot) => self.within(key, None, |w| w.slot(slot, v, false)),
+                None if def.preserve_unknown || meta => {}
+                None => {
+                    self.within(key, None, |w| w.report.unknown.push(w.path.clone()));
+                    dropped.push(key.clone());
+                }
+            }
+        }
+        for key in dropped {
+            map.remove(&key);
+        }
+    }
+}
+
+fn zero(ty: &Type) -> Value {
+    match ty {
+        Type::Object(_) | Type::Map(_) => Value::Object(Map::new()),
+        Type::List(_) => Value::Array(vec![]),
+        Type::Int32 | Type::Int64 | Type::Number => 0.into(),
+        Type::Bool => false.into(),
+        Type::Any => Value::Null,
+        _ => "".into(),
+    }
+}
+
+fn go_name(ty: &Type) -> &'static str {
+    match ty {
+        Type::String | Type::Bytes => "string",
+        Type::Int32 => "int32",
+        Type::Int64 => "int64",
+        Type::Number => "float64",
+        Type::Bool => "bool",
+        Type::Time | Type::MicroTime => "time",
+        Type::Quantity => "quantity",
+        Type::IntOrString => "int-or-string",
+        Type::List(_) => "array",
+        Type::Map(_) => "map",
+        Type::Object(_) | Type::Any => "object",
+    }
+}
+
+fn is_base64(s: &str) -> bool {
+    let body = s.trim_end_matches('=');
+    s.len() % 4 == 0
+        && s.len() - body.len() <= 2
+        && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+}
+
+/// The error of a built-in kind, in the words of upstream's decoder.
+pub fn go_message(kind: &str, e: &TypeError) -> String {
+    match &e.detail {
+        Some(d) => format!("{}: {d}", e.path),
+        None => format!(
+            "json: cannot unmarshal {} into Go struct field {kind}.{} of type {}",
+            e.found, e.path, e.expected
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{minor::Minor, pack};
+    use serde_json::json;
+
+    fn run(plural: &str, mut v: serde_json::Value) -> (serde_json::Value, super::Report) {
+        let p = pack::of(Minor::LATEST);
+        let k = p.kinds.iter().find(|k| k.plural == plural).unwrap();
+        let r = super::decode(&k.arena, &k.root, &mut v, true);
+        (v, r)
+    }
+
+    #[test]
+    fn unknown_fields_are_named_and_dropped() {
+        let (v, r) = run("pods", json!({"spec": {"containers": [{"name": "a", "imagee": "b"}], "x": null}}));
+        assert_eq!(r.unknown, ["spec.containers[0].imagee", "spec.x"]);
+        assert_eq!(v, json!({"spec": {"containers": [{"name": "a"}]}}));
+    }
+
+    #[test]
+    fn wrong_types_name_the_field() {
+        let (_, r) = run("deployments", json!({"spec": {"replicas": "two", "template": {"spec": {"containers": {}}}}}));
+        let texts: Vec<_> = r.errors.iter().map(|e| super::go_message("Deployment", e)).collect();
+        assert_eq!(texts[0], "json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32");
+        assert!(texts[1].contains("spec.template.spec.containers of type array"), "{texts:?}");
+    }
+
+    #[test]
+    fn quantities_become_canonical() {
+        let (v, r) = run("pods", json!({"spec": {"containers": [{"resources": {"requests": {"cpu": 0.5, "memory": "1.5Gi"}}}]}}));
+        assert!(r.errors.is_empty());
+        let requests = &v["spec"]["containers"][0]["resources"]["requests"];
+        assert_eq!(requests, &json!({"cpu": "500m", "memory": "1536Mi"}));
+    }
+}

@@ -1,0 +1,127 @@
+//! A served kind: one row of the table that the generic handlers work from.
+
+use crate::{
+    columns::Column,
+    types::{Arena, Slot},
+};
+use coracle_meta::{GroupResource, Gvk, name::NameRule};
+use std::sync::Arc;
+
+/// Whether objects live in namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One name space for the whole cluster.
+    Cluster,
+    /// Names are unique within a namespace.
+    Namespaced,
+}
+
+/// A subresource such as `status` or `scale`.
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    /// Path segment.
+    pub name: String,
+    /// Group of the kind that it exchanges; empty with an empty version for the parent's.
+    pub group: String,
+    /// Version of the kind that it exchanges.
+    pub version: String,
+    /// The kind that it exchanges.
+    pub kind: String,
+    /// Verbs that it serves.
+    pub verbs: Vec<String>,
+}
+
+/// Where a custom resource keeps what `scale` reads and writes, as dotted paths.
+#[derive(Clone, Debug)]
+pub struct ScalePaths {
+    /// Desired replicas, under `spec`.
+    pub spec_replicas: String,
+    /// Observed replicas, under `status`.
+    pub status_replicas: String,
+    /// Label selector in text form, if any.
+    pub selector: Option<String>,
+}
+
+/// A kind at one version, with everything that the generic handlers need to know of it.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// API group, empty for core.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Kind of lists.
+    pub list_kind: String,
+    /// Plural name, as in paths.
+    pub plural: String,
+    /// Singular name.
+    pub singular: String,
+    /// Namespaced or not.
+    pub scope: Scope,
+    /// Verbs of the main resource.
+    pub verbs: Vec<String>,
+    /// Short names for kubectl.
+    pub short_names: Vec<String>,
+    /// Categories for kubectl, such as `all`.
+    pub categories: Vec<String>,
+    /// Fields that field selectors may name, besides metadata.name and metadata.namespace.
+    pub selectable_fields: Vec<String>,
+    /// Subresources.
+    pub subresources: Vec<Subresource>,
+    /// Rule for names.
+    pub name_rule: NameRule,
+    /// Objects vanish after this long (events).
+    pub ttl_seconds: Option<u32>,
+    /// Whether `metadata.generation` counts changes of the spec.
+    pub generation: bool,
+    /// Paths of the scale subresource of custom resources.
+    pub scale: Option<ScalePaths>,
+    /// Printer columns.
+    pub columns: Vec<Column>,
+    /// Definitions.
+    pub arena: Arc<Arena>,
+    /// Structure of an object.
+    pub root: Slot,
+    /// Whether it comes from a CustomResourceDefinition.
+    pub custom: bool,
+    /// Warning that every request gets (deprecated versions).
+    pub warning: Option<String>,
+}
+
+impl Kind {
+    /// `group/version`, or `version` for core.
+    pub fn api_version(&self) -> String {
+        coracle_meta::gvk::api_version(&self.group, &self.version)
+    }
+
+    /// Group, version and kind.
+    pub fn gvk(&self) -> Gvk {
+        Gvk { group: self.group.clone(), version: self.version.clone(), kind: self.kind.clone() }
+    }
+
+    /// Group and plural.
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(&*self.group, &*self.plural)
+    }
+
+    /// Whether objects live in namespaces.
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// The subresource with a name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether status is written apart from the rest.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// Whether the kind can be stored and listed; review kinds can only be created.
+    pub fn stored(&self) -> bool {
+        self.verbs.iter().any(|v| v == "list")
+    }
+}

@@ -1,0 +1,1 @@
+//! The API server: TLS, authentication, RBAC, discovery, OpenAPI, watch streams

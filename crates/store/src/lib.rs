@@ -1,0 +1,1 @@
+//! Revisions, transactions and watches over an embedded durable engine
