@@ -10,6 +10,7 @@
 //! Tested by unit tests with upstream's own cases and by property tests of round trips.
 #![warn(missing_docs)]
 
+pub mod cron;
 pub mod field_selector;
 pub mod gvk;
 pub mod json;

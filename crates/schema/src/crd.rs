@@ -120,6 +120,7 @@ fn version_kind(crd: &Value, version: &Value, path: &str, errors: &mut Vec<Field
         name_rule: NameRule::Subdomain,
         ttl_seconds: None,
         generation: true,
+        orphan_default: false,
         scale: scale(version),
         columns,
         arena: Arc::new(arena),

@@ -75,6 +75,8 @@ pub struct Kind {
     pub ttl_seconds: Option<u32>,
     /// Whether `metadata.generation` counts changes of the spec.
     pub generation: bool,
+    /// Whether deletion without a propagation policy orphans dependents.
+    pub orphan_default: bool,
     /// Paths of the scale subresource of custom resources.
     pub scale: Option<ScalePaths>,
     /// Printer columns.

@@ -178,6 +178,7 @@ struct Traits {
     names: Option<NameRule>,
     ttl_seconds: Option<u32>,
     no_generation: bool,
+    orphan_default: bool,
     streams: Vec<String>,
 }
 
@@ -197,6 +198,7 @@ fn traits() -> BTreeMap<&'static str, Traits> {
                 "streams" => t.streams = list(),
                 "ttl" => t.ttl_seconds = value.parse().ok(),
                 "no-generation" => t.no_generation = true,
+                "orphan-default" => t.orphan_default = true,
                 "names" => {
                     t.names = Some(match value {
                         "label" => NameRule::Label,
@@ -263,6 +265,7 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
         name_rule: t.names.unwrap_or(NameRule::Subdomain),
         ttl_seconds: t.ttl_seconds,
         generation: !t.no_generation && arena.def(id).fields.contains_key("spec"),
+        orphan_default: t.orphan_default,
         scale: None,
         columns: crate::columns::built_in(&key[..key.len() - plural.len() - 1], kind),
         arena: arena.clone(),

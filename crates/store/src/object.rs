@@ -110,7 +110,7 @@ impl Object {
     }
 
     /// The same object with another revision: what a deletion shows.
-    pub(crate) fn at_revision(&self, revision: u64) -> Object {
+    pub fn at_revision(&self, revision: u64) -> Object {
         let length = self.revision.to_string().len();
         Object {
             revision,

@@ -1,0 +1,508 @@
+//! Create, update and patch: one pipeline for every kind.
+//!
+//! decode, prepare (names, fields that the server owns, computed rules), default, admit, validate,
+//! store. A patch runs the pipeline of an update on fresh state until the store accepts it.
+
+use crate::{Registry, admission, convert, parse, strategy, table, validation};
+use bytes::Bytes;
+use coracle_meta::{Status, status::FieldError, time};
+use coracle_patch::PatchError;
+use coracle_schema::{Kind, decode, defaults, validate};
+use coracle_store::{CommitError, Encoded, Expect, Object, Write};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// How often a write without a resourceVersion is tried against concurrent writers.
+const RETRIES: usize = 64;
+/// How often a generated name that is taken is drawn anew, as upstream.
+const NAME_RETRIES: usize = 8;
+/// Longest base of a generated name.
+const NAME_BASE: usize = 58;
+
+/// What happens to unknown and duplicate fields (`fieldValidation`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Dropped in silence.
+    Ignore,
+    /// Dropped with a warning.
+    #[default]
+    Warn,
+    /// Refused.
+    Strict,
+}
+
+/// Options of every write.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Do all but store.
+    pub dry_run: bool,
+    /// What happens to unknown fields.
+    pub field_validation: FieldValidation,
+}
+
+/// An object from a client.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The object.
+    pub value: Value,
+    /// Paths of keys that it gave twice.
+    pub duplicates: Vec<String>,
+}
+
+impl From<Value> for Input {
+    fn from(value: Value) -> Self {
+        Self { value, duplicates: vec![] }
+    }
+}
+
+/// A finished write.
+#[derive(Debug)]
+pub struct Written {
+    /// The object as stored (or as it would be), at the version of the request.
+    pub bytes: Bytes,
+    /// Warnings for the client.
+    pub warnings: Vec<String>,
+    /// Whether the object is new.
+    pub created: bool,
+}
+
+/// A patch and how to read it.
+#[derive(Clone, Debug)]
+pub enum Patch {
+    /// RFC 6902.
+    Json(Value),
+    /// RFC 7386.
+    Merge(Value),
+    /// Kubernetes' own.
+    Strategic(Value),
+}
+
+impl Registry {
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// 400 for what cannot be decoded, 403 from admission, 409 for a taken name, 422 for what is
+    /// not valid.
+    pub async fn create(&self, kind: &Arc<Kind>, namespace: &str, name: Option<&str>, input: Input, o: &WriteOptions) -> Result<Written, Status> {
+        let mut warnings = Vec::new();
+        let base = self.decode(kind, input, o, &mut warnings)?;
+        for attempt in 0.. {
+            let mut v = base.clone();
+            self.prepare_metadata(kind, namespace, name, &mut v)?;
+            strategy::prepare_create(self, kind, &mut v)?;
+            defaults::apply(&kind.arena, &kind.root, &mut v);
+            admission::create(self, kind, namespace, &mut v)?;
+            strategy::after_defaults(kind, &mut v);
+            let errors = self.check(kind, &v, None);
+            let object_name = v["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            if !errors.is_empty() {
+                return Err(Status::invalid(&kind.group, &kind.kind, &object_name, errors));
+            }
+            validation::warn(kind, &v, &mut warnings);
+            let generated = base["metadata"]["name"].is_null() && name.is_none();
+            let key = Self::key(kind, namespace, &object_name);
+            let exists = || Status::already_exists(&kind.group_resource(), &object_name);
+            let outcome = if o.dry_run {
+                match self.store.get(&key) {
+                    Some(_) => Err(exists()),
+                    None => self.unstored(kind, v).map(|bytes| Written { bytes, warnings: warnings.clone(), created: true }),
+                }
+            } else {
+                let write = Write { key, expect: Expect::Absent, object: Some(self.encode(kind, v)?) };
+                match self.store.commit(write).await {
+                    Ok(object) => {
+                        self.after_write(kind);
+                        let bytes = self.present(kind, &object)?;
+                        Ok(Written { bytes, warnings: warnings.clone(), created: true })
+                    }
+                    Err(CommitError::Conflict(_)) => Err(exists()),
+                    Err(e) => Err(Status::internal(e)),
+                }
+            };
+            match outcome {
+                Err(s) if s.reason == "AlreadyExists" && generated && attempt < NAME_RETRIES => {}
+                outcome => return outcome,
+            }
+        }
+        Err(Status::internal("no free name was found"))
+    }
+
+    /// Replaces an object, or its status when `subresource` says so.
+    ///
+    /// # Errors
+    /// As create, and 404, and 409 for a stale resourceVersion.
+    pub async fn update(&self, kind: &Arc<Kind>, namespace: &str, name: &str, subresource: &str, input: Input, o: &WriteOptions) -> Result<Written, Status> {
+        let mut warnings = Vec::new();
+        let new = self.decode(kind, input, o, &mut warnings)?;
+        check_identity(kind, namespace, name, &new)?;
+        let stored = self.store.get(&Self::key(kind, namespace, name));
+        if stored.is_none() && kind.plural == "leases" && subresource.is_empty() {
+            return self.create(kind, namespace, Some(name), Input::from(new), o).await;
+        }
+        self.modify(kind, namespace, name, subresource, o, warnings, |_, _| Ok(new.clone())).await
+    }
+
+    /// Patches an object, or its status when `subresource` says so.
+    ///
+    /// # Errors
+    /// As update, and 400 or 422 for a patch that is malformed or does not apply.
+    pub async fn patch(&self, kind: &Arc<Kind>, namespace: &str, name: &str, subresource: &str, patch: &Patch, duplicates: &[String], o: &WriteOptions) -> Result<Written, Status> {
+        if let (Patch::Strategic(_), true) = (patch, kind.custom) {
+            return Err(Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor"));
+        }
+        self.modify(kind, namespace, name, subresource, o, vec![], |old, warnings| {
+            let mut v = old.clone();
+            apply_patch(kind, &mut v, patch).map_err(|e| patch_status(kind, name, e))?;
+            let input = Input { value: v, duplicates: duplicates.to_vec() };
+            let v = self.decode(kind, input, o, warnings)?;
+            check_identity(kind, namespace, name, &v)?;
+            Ok(v)
+        })
+        .await
+    }
+
+    /// Reads, changes, and writes an object until no other writer comes between.
+    pub(crate) async fn modify(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        o: &WriteOptions,
+        warnings: Vec<String>,
+        change: impl Fn(&Value, &mut Vec<String>) -> Result<Value, Status>,
+    ) -> Result<Written, Status> {
+        for _ in 0..RETRIES {
+            let mut warnings = warnings.clone();
+            let stored = self.stored(kind, namespace, name)?;
+            let mut old = parse(&stored)?;
+            convert::from_stored(kind, &mut old);
+            let mut new = change(&old, &mut warnings)?;
+            let given = new["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let unconditional = given.is_empty() || given == "0";
+            if !unconditional && given != stored.revision.to_string() {
+                return Err(Status::modified(&kind.group_resource(), name));
+            }
+            if let Some(uid) = new["metadata"]["uid"].as_str().filter(|u| old["metadata"]["uid"] != *u) {
+                let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old["metadata"]["uid"].as_str().unwrap_or_default());
+                return Err(Status::conflict(&kind.group_resource(), name, &why));
+            }
+            keep_server_fields(kind, subresource, &old, &mut new);
+            strategy::prepare_update(self, kind, subresource, &old, &mut new)?;
+            defaults::apply(&kind.arena, &kind.root, &mut new);
+            strategy::after_defaults(kind, &mut new);
+            bump_generation(kind, &old, &mut new);
+            new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+            if new == old {
+                return Ok(Written { bytes: self.present(kind, &stored)?, warnings, created: false });
+            }
+            let errors = self.check(kind, &new, Some(&old));
+            if !errors.is_empty() {
+                return Err(Status::invalid(&kind.group, &kind.kind, name, errors));
+            }
+            if o.dry_run {
+                return Ok(Written { bytes: serde_json::to_vec(&new).map_err(Status::internal)?.into(), warnings, created: false });
+            }
+            let write = Write {
+                key: Self::key(kind, namespace, name),
+                expect: Expect::Revision(stored.revision),
+                object: if strategy::is_finished(kind, &new) { None } else { Some(self.encode(kind, new)?) },
+            };
+            match self.store.commit(write).await {
+                Ok(object) => {
+                    self.after_write(kind);
+                    return Ok(Written { bytes: self.present(kind, &object)?, warnings, created: false });
+                }
+                Err(CommitError::Conflict(None)) => return Err(Status::not_found(&kind.group_resource(), name)),
+                // Read again: a resourceVersion that the client gave will no longer match then.
+                Err(CommitError::Conflict(Some(_))) => {}
+                Err(e) => return Err(Status::internal(e)),
+            }
+        }
+        Err(Status::modified(&kind.group_resource(), name))
+    }
+
+    /// Structure: types, unknown and duplicate fields, quantities.
+    pub(crate) fn decode(&self, kind: &Kind, input: Input, o: &WriteOptions, warnings: &mut Vec<String>) -> Result<Value, Status> {
+        let Input { mut value, duplicates } = input;
+        if !value.is_object() {
+            return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct", decode::json_type(&value))));
+        }
+        check_type_meta(kind, &mut value)?;
+        let meta = std::mem::take(&mut value["metadata"]);
+        let report = decode::decode(&kind.arena, &kind.root, &mut value, true);
+        let (meta, meta_report) = decode_metadata(self, meta);
+        value["metadata"] = meta;
+        let errors: Vec<_> = meta_report.errors.iter().chain(&report.errors).collect();
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        if !errors.is_empty() {
+            if kind.custom && meta_report.errors.is_empty() {
+                let fields = errors.iter().map(|e| validate::type_error(e)).collect();
+                return Err(Status::invalid(&kind.group, &kind.kind, name, fields));
+            }
+            return Err(Status::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {}",
+                kind.kind, kind.version, kind.kind, decode::go_message(&kind.kind, errors[0])
+            )));
+        }
+        let unknown = report.unknown.iter().chain(&meta_report.unknown).map(|p| format!("unknown field {p:?}"));
+        let twice = duplicates.iter().map(|p| format!("duplicate field {p:?}"));
+        let found: Vec<String> = unknown.chain(twice).collect();
+        match o.field_validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => warnings.extend(found),
+            FieldValidation::Strict if found.is_empty() => {}
+            FieldValidation::Strict => {
+                return Err(Status::bad_request(format!(
+                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                    kind.kind, kind.version, kind.kind, found.join(", ")
+                )));
+            }
+        }
+        if let Some(w) = &kind.warning {
+            warnings.push(w.clone());
+        }
+        Ok(value)
+    }
+
+    /// Names and everything in metadata that only the server sets.
+    fn prepare_metadata(&self, kind: &Kind, namespace: &str, name: Option<&str>, v: &mut Value) -> Result<(), Status> {
+        let given_namespace = v["metadata"]["namespace"].as_str().unwrap_or_default();
+        if kind.namespaced() && !given_namespace.is_empty() && given_namespace != namespace {
+            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        }
+        if !v["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
+            return Err(Status::new(400, "BadRequest", "resourceVersion should not be set on objects to be created"));
+        }
+        let now = time::rfc3339(self.now());
+        let Some(meta) = v["metadata"].as_object_mut() else { return Err(Status::internal("no metadata")) };
+        if let Some(name) = name {
+            meta.insert("name".into(), json!(name));
+        }
+        let base = meta.get("generateName").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let has_name = meta.get("name").and_then(Value::as_str).is_some_and(|n| !n.is_empty());
+        if !has_name && !base.is_empty() {
+            let cut = base.char_indices().nth(NAME_BASE).map_or(base.len(), |(i, _)| i);
+            meta.insert("name".into(), json!(format!("{}{}", &base[..cut], random_suffix())));
+        }
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+            meta.remove(field);
+        }
+        if kind.namespaced() {
+            meta.insert("namespace".into(), json!(namespace));
+        } else {
+            meta.remove("namespace");
+        }
+        meta.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
+        meta.insert("creationTimestamp".into(), json!(now));
+        meta.remove("generation");
+        if kind.generation {
+            meta.insert("generation".into(), json!(1));
+        }
+        if kind.has_status() && kind.custom {
+            if let Some(map) = v.as_object_mut() {
+                map.remove("status");
+            }
+        }
+        Ok(())
+    }
+
+    /// All validation of an object about to be stored.
+    fn check(&self, kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = validation::metadata(kind, v, old);
+        errors.extend(validation::rules(kind, v, old));
+        let mut structural = validate::validate(&kind.arena, &kind.root, v, "");
+        if let Some(old) = old {
+            // Ratcheting: what was stored already and did not change may stay as it is.
+            let before = validate::validate(&kind.arena, &kind.root, old, "");
+            structural.retain(|e| !before.contains(e));
+        }
+        let seen: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
+        errors.extend(structural.into_iter().filter(|e| !seen.contains(&e.path)));
+        errors
+    }
+
+    /// The bytes to store, with an empty resourceVersion.
+    pub(crate) fn encode(&self, kind: &Kind, mut v: Value) -> Result<Encoded, Status> {
+        convert::to_stored(kind, &mut v);
+        v["metadata"]["resourceVersion"] = json!("");
+        let header = table::header(kind, &v);
+        let expires = kind.ttl_seconds.map_or(0, |ttl| u64::try_from(self.now().as_second()).unwrap_or(0) + u64::from(ttl));
+        // The marker must be found in the metadata, so it is searched from there on.
+        let bytes = serde_json::to_vec(&v).map_err(Status::internal)?;
+        let at = metadata_offset(&v, &bytes);
+        Encoded::new(bytes, at, header, expires).ok_or_else(|| Status::internal("the object has no metadata"))
+    }
+
+    fn unstored(&self, kind: &Kind, mut v: Value) -> Result<Bytes, Status> {
+        convert::to_stored(kind, &mut v);
+        convert::from_stored(kind, &mut v);
+        serde_json::to_vec(&v).map(Bytes::from).map_err(Status::internal)
+    }
+
+    pub(crate) fn after_write(&self, kind: &Kind) {
+        if kind.plural == "customresourcedefinitions" {
+            self.reload_custom_kinds();
+        }
+    }
+}
+
+/// Where `metadata` begins in the sorted encoding.
+fn metadata_offset(v: &Value, bytes: &[u8]) -> usize {
+    // Keys before "metadata" in order are few and the first of their subtree is skipped by length.
+    let Some(map) = v.as_object() else { return 0 };
+    let mut at = 1;
+    for (k, value) in map {
+        if k == "metadata" {
+            // Within metadata, skip the keys before resourceVersion likewise.
+            at += k.len() + 3;
+            let inner = value.as_object().into_iter().flatten();
+            at += 1;
+            for (k, value) in inner {
+                if k == "resourceVersion" {
+                    return at;
+                }
+                at += encoded_length(k, value);
+            }
+            return 0;
+        }
+        at += encoded_length(k, value);
+    }
+    at.min(bytes.len())
+}
+
+fn encoded_length(key: &str, value: &Value) -> usize {
+    let text = |v: &Value| serde_json::to_vec(v).map_or(0, |b| b.len());
+    text(&Value::String(key.to_owned())) + 1 + text(value) + 1
+}
+
+fn random_suffix() -> String {
+    // Upstream's alphabet: no vowels and no look-alikes.
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    uuid::Uuid::new_v4().as_bytes()[..5].iter().map(|b| LETTERS[*b as usize % LETTERS.len()] as char).collect()
+}
+
+fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
+    let text = |f: &str| v[f].as_str().unwrap_or_default().to_owned();
+    let (api_version, given) = (text("apiVersion"), text("kind"));
+    let matches = (api_version.is_empty() || api_version == kind.api_version()) && (given.is_empty() || given == kind.kind);
+    if !matches {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({}) or the kind ({given}) is not {}",
+            kind.api_version(), kind.kind
+        )));
+    }
+    v["apiVersion"] = json!(kind.api_version());
+    v["kind"] = json!(kind.kind);
+    Ok(())
+}
+
+/// Metadata always has the structure of ObjectMeta, for custom resources too.
+fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) {
+    let arena = &coracle_schema::pack::of(registry.minor()).arena;
+    let mut value = if meta.is_null() { Value::Object(Map::new()) } else { meta };
+    let Some(id) = arena.find("meta.v1.ObjectMeta") else { return (value, decode::Report::default()) };
+    let slot = coracle_schema::Slot::of(coracle_schema::Type::Object(id));
+    let mut wrapped = json!({"metadata": value.take()});
+    let mut report = decode::decode(arena, &slot, &mut wrapped["metadata"], false);
+    for e in &mut report.errors {
+        e.path = if e.path.is_empty() { "metadata".into() } else { format!("metadata.{}", e.path) };
+    }
+    for p in &mut report.unknown {
+        *p = format!("metadata.{p}");
+    }
+    (wrapped["metadata"].take(), report)
+}
+
+fn check_identity(kind: &Kind, namespace: &str, name: &str, v: &Value) -> Result<(), Status> {
+    let given = v["metadata"]["name"].as_str().unwrap_or_default();
+    if given != name {
+        return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+    }
+    let given = v["metadata"]["namespace"].as_str().unwrap_or_default();
+    if kind.namespaced() && !given.is_empty() && given != namespace {
+        return Err(Status::bad_request(format!("the namespace of the object ({given}) does not match the namespace on the URL ({namespace})")));
+    }
+    Ok(())
+}
+
+/// Fields that a client cannot change, and the parts that this (sub)resource does not own.
+fn keep_server_fields(kind: &Kind, subresource: &str, old: &Value, new: &mut Value) {
+    if subresource == "status" {
+        let status = new["status"].take();
+        let given = new["metadata"].take();
+        *new = old.clone();
+        match status {
+            Value::Null => drop(new.as_object_mut().map(|m| m.remove("status"))),
+            s => new["status"] = s,
+        }
+        if !kind.custom {
+            // Built-in kinds let a status writer change labels, annotations and finalizers.
+            for f in ["labels", "annotations", "finalizers"] {
+                set_or_remove(&mut new["metadata"], f, given[f].clone());
+            }
+        }
+    } else if kind.has_status() && subresource.is_empty() {
+        set_or_remove(new, "status", old["status"].clone());
+    }
+    for f in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName", "namespace"] {
+        set_or_remove(&mut new["metadata"], f, old["metadata"][f].clone());
+    }
+    for f in ["managedFields", "selfLink"] {
+        set_or_remove(&mut new["metadata"], f, Value::Null);
+    }
+}
+
+/// Sets a field, or removes it when the value is null.
+pub(crate) fn set_or_remove(v: &mut Value, field: &str, value: Value) {
+    let Some(map) = v.as_object_mut() else { return };
+    match value {
+        Value::Null => drop(map.remove(field)),
+        value => drop(map.insert(field.into(), value)),
+    }
+}
+
+fn bump_generation(kind: &Kind, old: &Value, new: &mut Value) {
+    if !kind.generation {
+        return;
+    }
+    let relevant = |v: &Value| -> Map<String, Value> {
+        let map = v.as_object().cloned().unwrap_or_default();
+        map.into_iter().filter(|(k, _)| !["metadata", "status", "apiVersion", "kind"].contains(&k.as_str())).collect()
+    };
+    if relevant(old) != relevant(new) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        new["metadata"]["generation"] = json!(generation);
+    }
+}
+
+fn apply_patch(kind: &Kind, v: &mut Value, patch: &Patch) -> Result<(), PatchError> {
+    match patch {
+        Patch::Json(p) => coracle_patch::json_patch::apply(v, p),
+        Patch::Merge(p) if p.is_object() => {
+            coracle_patch::merge::apply(v, p.clone());
+            Ok(())
+        }
+        Patch::Merge(_) => Err(PatchError::Malformed("a merge patch must be an object".into())),
+        Patch::Strategic(p) => coracle_patch::strategic::apply(&kind.arena, &kind.root, v, p.clone()),
+    }
+}
+
+fn patch_status(kind: &Kind, name: &str, e: PatchError) -> Status {
+    match e {
+        PatchError::Malformed(m) => Status::bad_request(format!("error decoding patch: {m}")),
+        PatchError::TooLarge(m) => Status::new(413, "RequestEntityTooLarge", m),
+        PatchError::DoesNotApply(m) => {
+            let mut s = Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {m}"));
+            s.details = Some((kind.group.clone(), kind.plural.clone(), name.into()));
+            s
+        }
+    }
+}
+
+/// A plain write of a stored object by the server itself.
+pub(crate) async fn commit_value(registry: &Registry, kind: &Kind, stored: &Object, v: Value, namespace: &str, name: &str) -> Result<Arc<Object>, CommitError> {
+    let object = registry.encode(kind, v).map_err(|s| CommitError::Engine(s.message))?;
+    let key = Registry::key(kind, namespace, name);
+    registry.store.commit(Write { key, expect: Expect::Revision(stored.revision), object: Some(object) }).await
+}
