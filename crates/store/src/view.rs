@@ -46,6 +46,11 @@ impl Snapshot {
         self.objects.is_empty()
     }
 
+    /// Whether both show the same objects, by identity: nothing was written in between.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.objects.ptr_eq(&other.objects)
+    }
+
     /// One object.
     pub fn get(&self, name: &Name) -> Option<&Arc<Object>> {
         self.objects.get(name)

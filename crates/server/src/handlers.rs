@@ -1,0 +1,354 @@
+//! One handler a verb, for every kind.
+
+use crate::{
+    Server, authn,
+    authn::Identity,
+    body::Body,
+    discovery, openapi,
+    request::{Query, RequestInfo},
+    respond::{self, Accept},
+    review, watching,
+};
+use bytes::Bytes;
+use coracle_meta::{Status, json as strict};
+use coracle_registry::{
+    delete::{DeleteOptions, Deleted, Propagation},
+    write::{Input, Patch, Written},
+};
+use coracle_schema::Kind;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Reply = Result<Response<Body>, Status>;
+
+/// Answers an authorized request.
+pub(crate) async fn handle(server: &Arc<Server>, identity: &Identity, info: &RequestInfo, request: Request<Bytes>) -> Reply {
+    if !info.is_resource() {
+        return plain(server, info, &request);
+    }
+    let kinds = server.registry.kinds();
+    let kind = kinds.get(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::no_such_resource)?;
+    if info.verb.is_empty() {
+        return Err(not_allowed());
+    }
+    if kind.namespaced() && info.namespace.is_empty() && !["list", "watch", "deletecollection"].contains(&info.verb.as_str()) && !is_review(&kind) {
+        return Err(Status::no_such_resource());
+    }
+    let call = Call { server, identity, info, kind, query: Query::of(&request), accept: Accept::of(request.headers())?, request: &request };
+    if info.subresource.is_empty() { call.main().await } else { call.subresource().await }
+}
+
+fn not_allowed() -> Status {
+    Status::method_not_allowed("the server does not allow this method on the requested resource")
+}
+
+fn is_review(kind: &Kind) -> bool {
+    !kind.stored()
+}
+
+/// Paths that are no resources.
+fn plain(server: &Arc<Server>, info: &RequestInfo, request: &Request<Bytes>) -> Reply {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(not_allowed());
+    }
+    let path = info.path.trim_end_matches('/');
+    let text = |s: String| Ok(respond::with(StatusCode::OK, "text/plain; charset=utf-8", s));
+    let health = |name: &str| {
+        let rest = path.strip_prefix(name)?;
+        (rest.is_empty() || rest.starts_with('/')).then_some(())
+    };
+    if health("/healthz").or(health("/livez")).or(health("/readyz")).is_some() {
+        if health("/readyz").is_some() && *server.stopping().borrow() {
+            return Ok(respond::with(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", "shutting down"));
+        }
+        let verbose = crate::request::query(request).iter().any(|(k, _)| k == "verbose");
+        let long = format!("[+]ping ok\n[+]store ok\n{} check passed\n", path.trim_start_matches('/'));
+        return text(if verbose { long } else { "ok".into() });
+    }
+    match path {
+        "/version" => Ok(respond::json(StatusCode::OK, &discovery::version(&server.registry))),
+        "/metrics" => {
+            let store = server.registry.store();
+            let counts: Vec<(String, usize)> = store.resources().iter().map(|r| (r.trim_start_matches('/').to_owned(), store.snapshot(r).len())).collect();
+            text(server.metrics.render(&counts))
+        }
+        "/openapi/v3" => Ok(respond::json(StatusCode::OK, &openapi::index(server))),
+        p if p.starts_with("/openapi/v3/") => openapi::document(server, &p["/openapi/v3/".len()..]).ok_or_else(Status::no_such_resource),
+        p => discovery::answer(&server.registry, p, request.headers()).ok_or_else(Status::no_such_resource),
+    }
+}
+
+/// One request for a resource.
+struct Call<'a> {
+    server: &'a Arc<Server>,
+    identity: &'a Identity,
+    info: &'a RequestInfo,
+    kind: Arc<Kind>,
+    query: Query,
+    accept: Accept,
+    request: &'a Request<Bytes>,
+}
+
+impl Call<'_> {
+    async fn main(self) -> Reply {
+        let verb = self.info.verb.as_str();
+        if !self.kind.verbs.iter().any(|v| v == verb) && !(verb == "create" && is_review(&self.kind)) {
+            return Err(not_allowed());
+        }
+        match verb {
+            "get" => self.get(),
+            "list" => self.list(),
+            "watch" => self.watch(),
+            "create" => self.create().await,
+            "update" => self.update("").await,
+            "patch" => self.patch("").await,
+            "delete" => self.delete().await,
+            "deletecollection" => self.delete_collection().await,
+            _ => Err(not_allowed()),
+        }
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        (self.kind.namespaced() && !self.info.namespace.is_empty()).then_some(self.info.namespace.as_str())
+    }
+
+    /// The namespace part of an object's key.
+    fn place(&self) -> &str {
+        if self.kind.namespaced() { &self.info.namespace } else { "" }
+    }
+
+    fn get(&self) -> Reply {
+        let bytes = self.server.registry.get(&self.kind, self.place(), &self.info.name)?;
+        self.respond(StatusCode::OK, &bytes, &[])
+    }
+
+    fn respond(&self, code: StatusCode, object: &Bytes, warnings: &[String]) -> Reply {
+        let now = self.server.registry.now();
+        let mut response = respond::object(&self.kind, &self.accept, code, object, now)?;
+        respond::warn(&mut response, warnings);
+        Ok(response)
+    }
+
+    fn written(&self, w: &Written) -> Reply {
+        self.respond(if w.created { StatusCode::CREATED } else { StatusCode::OK }, &w.bytes, &w.warnings)
+    }
+
+    fn list(&self) -> Reply {
+        let options = self.query.list_options()?;
+        if self.query.flag("sendInitialEvents") {
+            return Err(Status::new(422, "Invalid", "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"));
+        }
+        let list = self.server.registry.list(&self.kind, self.namespace(), &options)?;
+        respond::list(&self.server.registry, &self.kind, &self.accept, &list)
+    }
+
+    fn watch(&self) -> Reply {
+        let mut options = self.query.list_options()?;
+        if !self.info.name.is_empty() {
+            let term = coracle_meta::field_selector::Term { field: "metadata.name".into(), equal: true, value: self.info.name.clone() };
+            options.fields.terms.push(term);
+        }
+        watching::start(self.server, &self.kind, self.namespace(), &self.query, &options, &self.accept)
+    }
+
+    async fn create(&self) -> Reply {
+        let input = read_body(self.request)?;
+        if is_review(&self.kind) {
+            let registry = &self.server.registry;
+            if self.kind.kind == "Binding" {
+                let name = strict::text(&input.value, "metadata.name").to_owned();
+                return self.bind(&name, &input.value).await;
+            }
+            let answer = review::answer(self.server, self.identity, self.info, &input.value).unwrap_or_else(|| Err(not_allowed()))?;
+            let bytes = Bytes::from(answer.to_string());
+            return respond::object(&self.kind, &self.accept, StatusCode::CREATED, &bytes, registry.now());
+        }
+        if self.kind.namespaced() && self.info.namespace.is_empty() {
+            return Err(Status::no_such_resource());
+        }
+        let o = self.query.write_options()?;
+        let w = self.server.registry.create(&self.kind, self.place(), None, input, &o).await?;
+        self.written(&w)
+    }
+
+    async fn update(&self, subresource: &str) -> Reply {
+        let (input, o) = (read_body(self.request)?, self.query.write_options()?);
+        let w = self.server.registry.update(&self.kind, self.place(), &self.info.name, subresource, input, &o).await?;
+        self.written(&w)
+    }
+
+    async fn patch(&self, subresource: &str) -> Reply {
+        let (patch, duplicates) = read_patch(self.request)?;
+        let o = self.query.write_options()?;
+        let w = self.server.registry.patch(&self.kind, self.place(), &self.info.name, subresource, &patch, &duplicates, &o).await?;
+        self.written(&w)
+    }
+
+    fn delete_options(&self) -> Result<DeleteOptions, Status> {
+        let given = if self.request.body().is_empty() { json!({}) } else { read_body(self.request)?.value };
+        let text = |v: &Value| v.as_str().map(str::to_owned);
+        let number = |v: &Value| v.as_i64();
+        let orphan = given["orphanDependents"].as_bool().or(self.query.get("orphanDependents").map(|v| v == "true"));
+        let propagation = text(&given["propagationPolicy"]).or(self.query.get("propagationPolicy").map(Into::into));
+        let propagation = match propagation.as_deref() {
+            None => orphan.map(|o| if o { Propagation::Orphan } else { Propagation::Background }),
+            Some("Background") => Some(Propagation::Background),
+            Some("Foreground") => Some(Propagation::Foreground),
+            Some("Orphan") => Some(Propagation::Orphan),
+            Some(o) => {
+                return Err(Status::new(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {o:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"")));
+            }
+        };
+        let grace = match self.query.get("gracePeriodSeconds") {
+            Some(t) => Some(t.parse().map_err(|_| Status::bad_request(format!("invalid gracePeriodSeconds {t:?}")))?),
+            None => None,
+        };
+        let dry_body = given["dryRun"].as_array().is_some_and(|d| d.iter().any(|x| x == "All"));
+        Ok(DeleteOptions {
+            grace_period_seconds: number(&given["gracePeriodSeconds"]).or(grace),
+            uid: text(&given["preconditions"]["uid"]),
+            resource_version: text(&given["preconditions"]["resourceVersion"]),
+            propagation,
+            dry_run: self.query.dry_run()? || dry_body,
+        })
+    }
+
+    async fn delete(&self) -> Reply {
+        let o = self.delete_options()?;
+        match self.server.registry.delete(&self.kind, self.place(), &self.info.name, &o).await? {
+            Deleted::Waiting(bytes) => self.respond(StatusCode::OK, &bytes, &[]),
+            Deleted::Gone(uid) => {
+                let mut details = json!({"name": self.info.name, "kind": self.kind.plural, "uid": uid});
+                if !self.kind.group.is_empty() {
+                    details["group"] = json!(self.kind.group);
+                }
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+                Ok(respond::json(StatusCode::OK, &status))
+            }
+        }
+    }
+
+    async fn delete_collection(&self) -> Reply {
+        let (o, options) = (self.delete_options()?, self.query.list_options()?);
+        let items = self.server.registry.delete_collection(&self.kind, self.namespace(), &options, &o).await?;
+        let revision = self.server.registry.store().revision();
+        Ok(respond::raw_list(&self.kind, &items, revision))
+    }
+
+    async fn subresource(self) -> Reply {
+        let (name, verb) = (self.info.subresource.as_str(), self.info.verb.as_str());
+        let declared = self.kind.subresource(name).ok_or_else(Status::no_such_resource)?;
+        if !declared.verbs.iter().any(|v| v == verb) {
+            return Err(not_allowed());
+        }
+        let registry = &self.server.registry;
+        let (place, object) = (self.place(), self.info.name.as_str());
+        match (name, verb) {
+            ("status" | "ephemeralcontainers" | "resize", "get") => self.get(),
+            ("status", "update") => self.update("status").await,
+            ("status", "patch") => self.patch("status").await,
+            ("scale", "get") => Ok(respond::json(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?)),
+            ("scale", "update") => {
+                let (input, o) = (read_body(self.request)?, self.query.write_options()?);
+                let w = registry.update_scale(&self.kind, place, object, &input.value, &o).await?;
+                Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
+            }
+            ("scale", "patch") => {
+                let o = self.query.write_options()?;
+                let w = registry.patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o).await?;
+                Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
+            }
+            ("binding", "create") => self.bind(object, &read_body(self.request)?.value).await,
+            ("eviction", "create") => {
+                let eviction = read_body(self.request)?.value;
+                let given = &eviction["deleteOptions"];
+                let o = DeleteOptions {
+                    grace_period_seconds: given["gracePeriodSeconds"].as_i64(),
+                    uid: given["preconditions"]["uid"].as_str().map(Into::into),
+                    dry_run: self.query.dry_run()?,
+                    ..DeleteOptions::default()
+                };
+                registry.evict(&self.kind, place, object, &o).await?;
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+                Ok(respond::json(StatusCode::CREATED, &status))
+            }
+            ("token", "create") => {
+                let request = read_body(self.request)?.value;
+                Ok(respond::json(StatusCode::CREATED, &authn::create_token(self.server, place, object, &request)?))
+            }
+            (_, "update") => {
+                let (input, o) = (read_body(self.request)?, self.query.write_options()?);
+                self.written(&registry.update_part(&self.kind, place, object, name, input, &o).await?)
+            }
+            (_, "patch") => {
+                let o = self.query.write_options()?;
+                self.written(&registry.patch_part(&self.kind, place, object, name, &read_patch(self.request)?.0, &o).await?)
+            }
+            _ => {
+                registry.get(&self.kind, place, object)?;
+                Err(Status::bad_request(format!("{object} runs on a simulated node: it has no containers to {name}")))
+            }
+        }
+    }
+
+    async fn bind(&self, pod: &str, binding: &Value) -> Reply {
+        let kinds = self.server.registry.kinds();
+        let pods = kinds.get("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
+        let o = self.query.write_options()?;
+        self.server.registry.bind(pods, &self.info.namespace, pod, binding, &o).await?;
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        Ok(respond::json(StatusCode::CREATED, &status))
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or(respond::JSON);
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+fn unsupported() -> Status {
+    Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml")
+}
+
+fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
+    let bad = |e: &dyn std::fmt::Display| Status::bad_request(format!("the object provided is unrecognized (must be of type application/json or application/yaml): couldn't get version/kind; json parse error: {e}"));
+    let decoded = if yaml {
+        let text = std::str::from_utf8(bytes).map_err(|e| bad(&e))?;
+        let value: Value = serde_saphyr::from_str(text).map_err(|e| bad(&e))?;
+        strict::Decoded { value, duplicates: vec![] }
+    } else {
+        strict::decode(bytes).map_err(|e| bad(&e))?
+    };
+    Ok(Input { value: decoded.value, duplicates: decoded.duplicates })
+}
+
+fn read_body(request: &Request<Bytes>) -> Result<Input, Status> {
+    match content_type(request.headers()) {
+        // Some clients send no type or curl's default; upstream reads those as JSON too.
+        respond::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => decode_text(request.body(), false),
+        respond::YAML => decode_text(request.body(), true),
+        _ => Err(unsupported()),
+    }
+}
+
+fn read_patch(request: &Request<Bytes>) -> Result<(Patch, Vec<String>), Status> {
+    let input = || {
+        let bad = |e| Status::bad_request(format!("error decoding patch: {e}"));
+        strict::decode(request.body()).map_err(bad)
+    };
+    Ok(match content_type(request.headers()) {
+        "application/json-patch+json" => (Patch::Json(input()?.value), vec![]),
+        "application/merge-patch+json" => {
+            let d = input()?;
+            (Patch::Merge(d.value), d.duplicates)
+        }
+        "application/strategic-merge-patch+json" => {
+            let d = input()?;
+            (Patch::Strategic(d.value), d.duplicates)
+        }
+        _ => {
+            return Err(Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"));
+        }
+    })
+}

@@ -1,0 +1,54 @@
+//! `/openapi/v3`: an index with hashes, and a document a group and version, rendered when first
+//! asked for and kept until the kinds change.
+
+use crate::{Server, body::Body, respond};
+use bytes::Bytes;
+use coracle_registry::KindTable;
+use http::{Response, StatusCode};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Rendered documents of one table of kinds.
+#[derive(Debug, Default)]
+pub struct Cache {
+    inner: Mutex<Option<(Arc<KindTable>, BTreeMap<String, Bytes>)>>,
+}
+
+fn path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// The index of documents.
+pub(crate) fn index(server: &Server) -> Value {
+    let kinds = server.registry.kinds();
+    // The table is replaced as a whole, so its address tells its generation.
+    let generation = Arc::as_ptr(&kinds) as usize;
+    let mut paths = Map::new();
+    for (group, versions) in kinds.groups() {
+        for (version, _) in versions {
+            let p = path(group, version);
+            let url = format!("/openapi/v3/{p}?hash={:016X}", generation as u64);
+            paths.insert(p, json!({"serverRelativeURL": url}));
+        }
+    }
+    json!({"paths": paths})
+}
+
+/// One document.
+pub(crate) fn document(server: &Server, wanted: &str) -> Option<Response<Body>> {
+    let kinds = server.registry.kinds();
+    let mut cache = server.openapi.inner.lock();
+    if !cache.as_ref().is_some_and(|(table, _)| Arc::ptr_eq(table, &kinds)) {
+        *cache = Some((kinds.clone(), BTreeMap::new()));
+    }
+    let (_, documents) = cache.as_mut()?;
+    if !documents.contains_key(wanted) {
+        let found = kinds.groups().flat_map(|(g, versions)| versions.into_iter().map(move |(v, k)| (path(g, v), k)));
+        let (p, of) = found.into_iter().find(|(p, _)| p == wanted)?;
+        let version = server.registry.minor().git_version();
+        let rendered = coracle_schema::openapi::document(of, &version).to_string();
+        documents.insert(p, rendered.into());
+    }
+    Some(respond::with(StatusCode::OK, respond::JSON, documents.get(wanted)?.clone()))
+}

@@ -1,0 +1,224 @@
+//! Watch streams: the registry's events as frames, with bookmarks and an end.
+
+use crate::{
+    Server,
+    body::{self, Body},
+    request::Query,
+    respond::{self, Accept, Shape},
+};
+use bytes::{Bytes, BytesMut};
+use coracle_meta::Status;
+use coracle_registry::read::{Filter, List, ListOptions, Watching, too_old};
+use coracle_schema::Kind;
+use coracle_store::{EventKind, Object, RevisionError};
+use http::{HeaderValue, Response, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+/// Watches end between this and twice this, as upstream's minRequestTimeout.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How often a quiet watch tells its progress.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+struct Stream {
+    server: Arc<Server>,
+    kind: Arc<Kind>,
+    accept: Accept,
+    watch: coracle_store::Watch,
+    filter: Filter,
+    initial: Option<List>,
+    bookmarks: bool,
+    announce_end: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+    stopping: watch::Receiver<bool>,
+    table_started: bool,
+    ended: bool,
+}
+
+/// Starts a watch.
+pub(crate) fn start(server: &Arc<Server>, kind: &Arc<Kind>, namespace: Option<&str>, query: &Query, options: &ListOptions, accept: &Accept) -> Result<Response<Body>, Status> {
+    let send_initial = query.get("sendInitialEvents").is_some();
+    if send_initial && query.get("resourceVersionMatch") != Some("NotOlderThan") {
+        return Err(Status::new(422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    }
+    let initial = query.flag("sendInitialEvents");
+    let mut options = options.clone();
+    if send_initial && !initial && options.revision.is_none() {
+        options.revision = Some(server.registry.store().revision());
+    }
+    let Watching { watch, filter, initial: objects } = server.registry.watch(kind, namespace, &options, initial)?;
+    let bookmarks = query.flag("allowWatchBookmarks");
+    let timeout = match query.timeout_seconds()? {
+        Some(s) if s > 0 => Duration::from_secs(s),
+        _ => MIN_TIMEOUT + Duration::from_secs(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * MIN_TIMEOUT.as_secs() / 256),
+    };
+    let now = Instant::now();
+    let stream = Stream {
+        server: server.clone(),
+        kind: kind.clone(),
+        accept: accept.clone(),
+        watch,
+        filter,
+        initial: objects,
+        bookmarks,
+        announce_end: initial && bookmarks,
+        deadline: now + timeout,
+        next_bookmark: now + BOOKMARK_EVERY,
+        stopping: server.stopping(),
+        table_started: false,
+        ended: false,
+    };
+    let pieces = futures::stream::unfold(stream, |mut s| async move { s.next().await.map(|b| (b, s)) });
+    let mut response = Response::new(body::stream(pieces));
+    let content_type = if accept.shape == Shape::Table { "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io" } else { "application/json;stream=watch" };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+fn type_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Added => "ADDED",
+        EventKind::Modified => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + 32);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out.freeze()
+}
+
+impl Stream {
+    /// The next piece of the body, or `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(list) = self.initial.take() {
+            let first = self.first(&list);
+            if !first.is_empty() {
+                return Some(first);
+            }
+        }
+        loop {
+            if self.ended || *self.stopping.borrow() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                _ = self.stopping.changed() => return None,
+                batch = self.watch.next() => match batch {
+                    Ok(batch) => {
+                        let piece = self.batch(&batch);
+                        if !piece.is_empty() {
+                            return Some(piece);
+                        }
+                    }
+                    Err(e) => return Some(self.fail(e)),
+                },
+                () = sleep_until(self.deadline) => return None,
+                () = sleep_until(self.next_bookmark) => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    match self.watch.poll() {
+                        Ok(batch) => {
+                            let mut piece = BytesMut::from(&self.batch(&batch)[..]);
+                            if self.bookmarks {
+                                piece.extend_from_slice(&self.bookmark(batch.progress, false));
+                            }
+                            if !piece.is_empty() {
+                                return Some(piece.freeze());
+                            }
+                        }
+                        Err(e) => return Some(self.fail(e)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, e: RevisionError) -> Bytes {
+        self.ended = true;
+        let status = match e {
+            RevisionError::Compacted(oldest) => too_old(0, oldest),
+            RevisionError::Future(newest) => Status::future_revision(0, newest),
+        };
+        frame("ERROR", status.to_value().to_string().as_bytes())
+    }
+
+    fn first(&mut self, list: &List) -> Bytes {
+        let mut out = BytesMut::new();
+        for object in &list.items {
+            out.extend_from_slice(&self.render(EventKind::Added, object));
+        }
+        if self.announce_end {
+            out.extend_from_slice(&self.bookmark(list.revision, true));
+        }
+        out.freeze()
+    }
+
+    fn batch(&mut self, batch: &coracle_store::watch::Batch) -> Bytes {
+        let plain = self.accept.shape == Shape::Object;
+        let mut pieces: Vec<Bytes> = Vec::with_capacity(batch.events.len());
+        for event in &batch.events {
+            let Some((kind, object)) = self.filter.event(event) else { continue };
+            // Watchers that see the event as it is share its encoding.
+            let shared = plain && kind == event.kind && Arc::ptr_eq(&object, &event.object);
+            pieces.push(if shared && self.is_current(&object) {
+                event.frame.get_or_init(|| frame(type_name(kind), &object.bytes)).clone()
+            } else {
+                self.render(kind, &object)
+            });
+        }
+        if pieces.len() == 1 {
+            return pieces.swap_remove(0);
+        }
+        let mut out = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+        pieces.iter().for_each(|p| out.extend_from_slice(p));
+        out.freeze()
+    }
+
+    fn is_current(&self, object: &Object) -> bool {
+        self.server.registry.present(&self.kind, object).is_ok_and(|b| b.as_ptr() == object.bytes.as_ptr())
+    }
+
+    fn render(&mut self, kind: EventKind, object: &Object) -> Bytes {
+        let bytes = match self.server.registry.present(&self.kind, object) {
+            Ok(bytes) => bytes,
+            Err(s) => return frame("ERROR", s.to_value().to_string().as_bytes()),
+        };
+        if self.accept.shape == Shape::Object {
+            return frame(type_name(kind), &bytes);
+        }
+        let v: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let shaped = match self.accept.shape {
+            Shape::Table => {
+                let definitions = !std::mem::replace(&mut self.table_started, true);
+                let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
+                respond::table(&self.kind, meta, vec![respond::row(&self.kind, &v, self.server.registry.now())], definitions)
+            }
+            _ => respond::partial(&v),
+        };
+        frame(type_name(kind), shaped.to_string().as_bytes())
+    }
+
+    fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
+        let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.accept.shape {
+            Shape::Object => json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta}),
+            Shape::Partial => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}),
+            Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]}),
+        };
+        frame("BOOKMARK", object.to_string().as_bytes())
+    }
+}
