@@ -1,6 +1,7 @@
 //! The project's tasks. `cargo xtask` lists them.
 
 mod schemas;
+mod tags;
 
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, process::Command};

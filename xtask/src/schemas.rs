@@ -1,9 +1,11 @@
 //! Distils the schema pack: which kinds, fields and verbs each Kubernetes minor has.
 //!
 //! Structure comes from PyPI `kubernetes-validate` (Apache-2.0), plurals, scopes, verbs and
-//! subresources from PyPI `lightkube-models` (MIT). Only facts are taken, no prose. What is served
+//! subresources from PyPI `lightkube-models` (MIT), protobuf field numbers from crates.io `k8s-pb`
+//! (Apache-2.0). Only facts are taken, no prose. What is served
 //! is what upstream serves by default: the stable versions.
 
+use crate::tags::{TAGS, Tags};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -46,6 +48,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 
 fn distil(root: &Path) -> Result<String> {
     let structure = wheel(root, STRUCTURE)?;
+    let tags = Tags::fetch(root)?;
     let mut resources: BTreeMap<Resource, BTreeSet<u32>> = BTreeMap::new();
     let mut definitions: BTreeMap<String, BTreeMap<String, BTreeSet<u32>>> = BTreeMap::new();
     for (minor, package) in RESOURCES {
@@ -73,8 +76,8 @@ fn distil(root: &Path) -> Result<String> {
                 continue;
             }
             let def = by_short.get(&name).with_context(|| format!("no definition {name}"))?;
-            let lines = definitions.entry(name).or_default();
-            for line in fields(def, &mut wanted) {
+            let lines = definitions.entry(name.clone()).or_default();
+            for line in fields(&name, def, &tags, &mut wanted) {
                 lines.entry(line).or_default().insert(minor);
             }
         }
@@ -92,6 +95,7 @@ fn render(
     for (_, p) in RESOURCES {
         writeln!(out, "# Resources: PyPI {p}, MIT.")?;
     }
+    writeln!(out, "# Field numbers (#): crates.io {TAGS}, Apache-2.0.")?;
     writeln!(out, "# @a-b: only in minors 1.a to 1.b. !: required. The reader is crates/schema/src/pack.rs.")?;
     for (r, minors) in resources {
         let scope = if r.namespaced { "namespaced" } else { "cluster" };
@@ -259,16 +263,21 @@ fn reference(name: &str) -> Result<&'static str, String> {
 }
 
 /// The lines of a definition: one a field, and `.map atomic` for an atomic object.
-fn fields(def: &Value, wanted: &mut Vec<String>) -> Vec<String> {
+fn fields(own: &str, def: &Value, tags: &Tags, wanted: &mut Vec<String>) -> Vec<String> {
     let mut lines = Vec::new();
     let required: Vec<&str> =
         def["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if def["x-kubernetes-map-type"] == "atomic" {
         lines.push(".atomic".into());
     }
-    for (name, p) in def["properties"].as_object().into_iter().flatten() {
+    let properties = def["properties"].as_object().cloned().unwrap_or_default();
+    let numbers = tags.of(own, &properties);
+    for (name, p) in &properties {
         let mark = if required.contains(&name.as_str()) { "!" } else { "" };
         let mut line = format!("{name}{mark} {}", type_text(p, wanted));
+        if let Some(number) = numbers.get(name) {
+            line += &format!(" #{number}");
+        }
         if let Some(kind) = p["x-kubernetes-list-type"].as_str() {
             let keys: Vec<&str> = p["x-kubernetes-list-map-keys"]
                 .as_array()

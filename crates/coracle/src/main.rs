@@ -1,2 +1,101 @@
-//! Coracle
-fn main() {}
+//! The `coracle` binary: command line and wiring, the only crate that knows all parts.
+//!
+//! `up` (in [`up`]) puts a cluster together, [`nodes`] is the viewer, the rest is small. Policy
+//! lives in the crates below; this one only passes arguments down and errors up.
+
+mod defaults;
+mod kubeconfig;
+mod nodes;
+mod up;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Kubernetes virtually anywhere, for everyone: control plane, scheduler, node provisioner and a
+/// simulated cloud in one process.
+#[derive(Parser)]
+#[command(name = "coracle", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster and run it until Ctrl-C
+    Up(up::Options),
+    /// Show nodes, how full they are and what they cost
+    Nodes(nodes::Options),
+    /// Print the administrator's kubeconfig
+    Kubeconfig {
+        /// Data directory of the cluster
+        #[arg(long, value_name = "DIR", default_value = up::DATA_DIR)]
+        data_dir: PathBuf,
+    },
+    /// Print the version of this program and the Kubernetes versions it serves
+    Version {
+        /// Form of the output
+        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For eyes
+    Text,
+    /// For programs
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {}", chain(&e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, as one sentence. Causes that the message holds already are left out.
+fn chain(e: &anyhow::Error) -> String {
+    let mut text = e.to_string();
+    for cause in e.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(options) => up::run(options),
+        Command::Nodes(options) => nodes::run(&options),
+        Command::Kubeconfig { data_dir } => kubeconfig::print(&data_dir),
+        Command::Version { output } => {
+            version(output);
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "coracle", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn version(output: Output) {
+    let minors: Vec<String> = coracle_schema::Minor::ALL.iter().map(ToString::to_string).collect();
+    match output {
+        Output::Text => println!("coracle {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), minors.join(", ")),
+        Output::Json => println!("{}", serde_json::json!({"version": env!("CARGO_PKG_VERSION"), "kubernetesVersions": minors})),
+    }
+}

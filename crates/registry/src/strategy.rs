@@ -330,7 +330,8 @@ fn pod_after_defaults(v: &mut Value) {
                     c["resources"]["requests"][k] = q;
                 }
             }
-            for p in c["ports"].as_array_mut().into_iter().flatten().filter(|_| host_network) {
+            let ports = c.get_mut("ports").and_then(Value::as_array_mut);
+            for p in ports.into_iter().flatten().filter(|_| host_network) {
                 if p["hostPort"].as_i64().unwrap_or(0) == 0 {
                     p["hostPort"] = p["containerPort"].clone();
                 }

@@ -22,6 +22,7 @@ pub mod kinds;
 pub mod minor;
 pub mod openapi;
 pub mod pack;
+pub mod protobuf;
 pub mod types;
 pub mod validate;
 

@@ -114,6 +114,10 @@ fn field(arena: &Arena, line: &str) -> (Box<str>, Slot) {
     let mut slot = Slot::of(type_of(arena, words.next().unwrap_or("any")));
     slot.required = required;
     for word in words {
+        if let Some(number) = word.strip_prefix('#') {
+            slot.tag = number.split('.').filter_map(|n| n.parse().ok()).collect();
+            continue;
+        }
         match word.split_once('=') {
             Some(("list", "set")) => slot.list = ListType::Set,
             Some(("list", "atomic")) => slot.list = ListType::Atomic,

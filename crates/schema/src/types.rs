@@ -143,6 +143,8 @@ pub struct Slot {
     pub allowed: Vec<Value>,
     /// Further limits of custom resources.
     pub limits: Option<Box<Limits>>,
+    /// Protobuf field number; several for the fields of embedded structs, outermost first.
+    pub tag: Box<[u32]>,
     /// Explanation for `kubectl explain`.
     pub description: Box<str>,
 }
@@ -158,6 +160,7 @@ impl Slot {
             patch: PatchStrategy::default(),
             allowed: vec![],
             limits: None,
+            tag: Box::default(),
             description: "".into(),
         }
     }

@@ -15,7 +15,7 @@ use coracle_registry::{
     delete::{DeleteOptions, Deleted, Propagation},
     write::{Input, Patch, Written},
 };
-use coracle_schema::Kind;
+use coracle_schema::{Kind, protobuf};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -153,7 +153,7 @@ impl Call<'_> {
     }
 
     async fn create(&self) -> Reply {
-        let input = read_body(self.request)?;
+        let input = read_body(self.server, self.request)?;
         if is_review(&self.kind) {
             let registry = &self.server.registry;
             if self.kind.kind == "Binding" {
@@ -173,7 +173,7 @@ impl Call<'_> {
     }
 
     async fn update(&self, subresource: &str) -> Reply {
-        let (input, o) = (read_body(self.request)?, self.query.write_options()?);
+        let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
         let w = self.server.registry.update(&self.kind, self.place(), &self.info.name, subresource, input, &o).await?;
         self.written(&w)
     }
@@ -186,7 +186,7 @@ impl Call<'_> {
     }
 
     fn delete_options(&self) -> Result<DeleteOptions, Status> {
-        let given = if self.request.body().is_empty() { json!({}) } else { read_body(self.request)?.value };
+        let given = if self.request.body().is_empty() { json!({}) } else { read_body(self.server, self.request)?.value };
         let text = |v: &Value| v.as_str().map(str::to_owned);
         let number = |v: &Value| v.as_i64();
         let orphan = given["orphanDependents"].as_bool().or(self.query.get("orphanDependents").map(|v| v == "true"));
@@ -250,7 +250,7 @@ impl Call<'_> {
             ("status", "patch") => self.patch("status").await,
             ("scale", "get") => Ok(respond::json(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?)),
             ("scale", "update") => {
-                let (input, o) = (read_body(self.request)?, self.query.write_options()?);
+                let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
                 let w = registry.update_scale(&self.kind, place, object, &input.value, &o).await?;
                 Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
             }
@@ -259,9 +259,9 @@ impl Call<'_> {
                 let w = registry.patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o).await?;
                 Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
             }
-            ("binding", "create") => self.bind(object, &read_body(self.request)?.value).await,
+            ("binding", "create") => self.bind(object, &read_body(self.server, self.request)?.value).await,
             ("eviction", "create") => {
-                let eviction = read_body(self.request)?.value;
+                let eviction = read_body(self.server, self.request)?.value;
                 let given = &eviction["deleteOptions"];
                 let o = DeleteOptions {
                     grace_period_seconds: given["gracePeriodSeconds"].as_i64(),
@@ -274,11 +274,11 @@ impl Call<'_> {
                 Ok(respond::json(StatusCode::CREATED, &status))
             }
             ("token", "create") => {
-                let request = read_body(self.request)?.value;
+                let request = read_body(self.server, self.request)?.value;
                 Ok(respond::json(StatusCode::CREATED, &authn::create_token(self.server, place, object, &request)?))
             }
             (_, "update") => {
-                let (input, o) = (read_body(self.request)?, self.query.write_options()?);
+                let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
                 self.written(&registry.update_part(&self.kind, place, object, name, input, &o).await?)
             }
             (_, "patch") => {
@@ -323,8 +323,31 @@ fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
     Ok(Input { value: decoded.value, duplicates: decoded.duplicates })
 }
 
-fn read_body(request: &Request<Bytes>) -> Result<Input, Status> {
+/// The definition of a protobuf body: a served kind, or one that only requests carry.
+fn read_protobuf(server: &Server, bytes: &[u8]) -> Result<Input, Status> {
+    let bad = |e: protobuf::ProtobufError| Status::bad_request(format!("the object provided cannot be read: {e}"));
+    let e = protobuf::envelope(bytes).map_err(bad)?;
+    let gvk = coracle_meta::Gvk::parse(&e.api_version, &e.kind);
+    let kinds = server.registry.kinds();
+    let kind = kinds.of(&gvk.group, &gvk.version).and_then(|k| k.iter().find(|k| k.kind == gvk.kind)).filter(|k| !k.custom);
+    let pack = coracle_schema::pack::of(server.registry.minor());
+    let root = match kind {
+        Some(k) => k.root.clone(),
+        None => {
+            let names = [format!("meta.v1.{}", gvk.kind), format!("{}.{}.{}", gvk.group.split('.').next().unwrap_or_default(), gvk.version, gvk.kind)];
+            let id = names.iter().find_map(|n| pack.arena.find(n)).ok_or_else(|| Status::bad_request(format!("no kind {:?} is registered for version {:?}", e.kind, e.api_version)))?;
+            coracle_schema::Slot::of(coracle_schema::Type::Object(id))
+        }
+    };
+    let mut value = protobuf::decode(&pack.arena, &root, e.raw).map_err(bad)?;
+    value["apiVersion"] = json!(e.api_version);
+    value["kind"] = json!(e.kind);
+    Ok(Input::from(value))
+}
+
+fn read_body(server: &Server, request: &Request<Bytes>) -> Result<Input, Status> {
     match content_type(request.headers()) {
+        "application/vnd.kubernetes.protobuf" => read_protobuf(server, request.body()),
         // Some clients send no type or curl's default; upstream reads those as JSON too.
         respond::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => decode_text(request.body(), false),
         respond::YAML => decode_text(request.body(), true),

@@ -28,7 +28,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: rustls::Serv
     let builder = Arc::new(builder);
     loop {
         let socket = tokio::select! {
-            _ = stop.wait_for(|s| *s) => break,
+            () = stopped(&mut stop) => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => socket,
                 Err(error) => {
@@ -58,6 +58,11 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: rustls::Serv
     drop(listener);
     server.stop();
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|s| *s).await;
 }
 
 async fn answer(server: &Arc<Server>, certificate: Option<&Identity>, request: Request<Incoming>) -> Response<Body> {

@@ -1,0 +1,5 @@
+//! placeholder
+use anyhow::Result;
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+pub(crate) fn run(_: &Options) -> Result<()> { Ok(()) }
