@@ -1,0 +1,328 @@
+//! What a pod asks of a node, read once from the API object.
+
+use crate::{Requirements, Resources, Values};
+use coracle_meta::LabelSelector;
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodAffinityTerm, PodSpec as ApiSpec, TopologySpreadConstraint},
+    apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector,
+};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+/// A toleration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Toleration {
+    /// Taint key; `None` for all.
+    pub key: Option<String>,
+    /// Taint value; `None` for all (operator Exists).
+    pub value: Option<String>,
+    /// Taint effect; `None` for all.
+    pub effect: Option<String>,
+}
+
+/// A rule about how pods spread over the values of a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spread {
+    /// Label of nodes.
+    pub key: Arc<str>,
+    /// Most difference between values.
+    pub max_skew: i64,
+    /// Must hold (`DoNotSchedule`) or should (`ScheduleAnyway`).
+    pub required: bool,
+    /// Pods that count.
+    pub selector: LabelSelector,
+    /// Fewest values that must exist, else the least count is 0.
+    pub min_domains: i64,
+    /// Only nodes that the pod's own selector accepts count.
+    pub honor_affinity: bool,
+    /// Only nodes whose taints the pod tolerates count.
+    pub honor_taints: bool,
+}
+
+/// A rule about being near or far from other pods.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Affinity {
+    /// Label of nodes: what "near" means.
+    pub key: Arc<str>,
+    /// Which pods.
+    pub selector: LabelSelector,
+    /// In which namespaces; empty for all.
+    pub namespaces: Vec<String>,
+}
+
+impl Affinity {
+    /// Whether a pod with these labels in this namespace is meant.
+    pub fn selects(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        (self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace))
+            && self.selector.matches_map(Some(labels))
+    }
+}
+
+/// Which pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// What a pod asks for.
+#[derive(Clone, Debug, Default)]
+pub struct PodSpec {
+    /// Which pod.
+    pub key: PodKey,
+    /// UID.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Priority.
+    pub priority: i32,
+    /// Creation, Unix seconds.
+    pub created_seconds: i64,
+    /// Resources, with one pod.
+    pub requests: Resources,
+    /// Labels that the node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// At least one of these must be met; empty for no condition.
+    pub node_terms: Vec<(Requirements, Option<String>)>,
+    /// Weighted preferences for nodes.
+    pub preferred_nodes: Vec<(i64, Requirements)>,
+    /// Tolerations.
+    pub tolerations: Vec<Toleration>,
+    /// Spread rules.
+    pub spread: Vec<Spread>,
+    /// Must be near such pods.
+    pub affinity: Vec<Affinity>,
+    /// Must be far from such pods.
+    pub anti_affinity: Vec<Affinity>,
+    /// Weighted preferences: near (positive) or far (negative).
+    pub preferred_pods: Vec<(i64, Affinity)>,
+    /// Ports of the host: protocol, address, port.
+    pub host_ports: Vec<(String, String, i32)>,
+    /// Pods of one class are alike in everything above but name and age.
+    pub class: u64,
+}
+
+impl PodSpec {
+    /// Reads a pod.
+    pub fn from_pod(pod: &Pod) -> Self {
+        let empty = ApiSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let affinity = spec.affinity.as_ref();
+        let near = affinity.and_then(|a| a.pod_affinity.as_ref());
+        let far = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
+        let terms = |t: Option<&Vec<PodAffinityTerm>>| t.into_iter().flatten().filter_map(|t| affinity_term(t, &namespace, &labels)).collect();
+        let preferred_near = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let preferred_far = far.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let preferred_pods = preferred_near
+            .into_iter()
+            .flatten()
+            .map(|w| (i64::from(w.weight), &w.pod_affinity_term))
+            .chain(preferred_far.into_iter().flatten().map(|w| (-i64::from(w.weight), &w.pod_affinity_term)))
+            .filter_map(|(w, t)| Some((w, affinity_term(t, &namespace, &labels)?)))
+            .collect();
+        let mut p = Self {
+            key: PodKey { namespace: namespace.clone(), name: pod.metadata.name.clone().unwrap_or_default() },
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or(0),
+            created_seconds: pod.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
+            requests: requests(spec),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
+            node_terms: node_terms(spec),
+            preferred_nodes: preferred_nodes(spec),
+            tolerations: spec.tolerations.iter().flatten().map(toleration).collect(),
+            spread: spec.topology_spread_constraints.iter().flatten().filter_map(|t| spread(t, &labels)).collect(),
+            affinity: terms(near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
+            anti_affinity: terms(far.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
+            preferred_pods,
+            host_ports: host_ports(spec),
+            labels,
+            class: 0,
+        };
+        p.class = p.class_hash();
+        p
+    }
+
+    fn class_hash(&self) -> u64 {
+        let mut h = DefaultHasher::new();
+        (&self.key.namespace, &self.labels, self.priority, &self.requests, &self.node_selector).hash(&mut h);
+        (&self.node_terms, &self.preferred_nodes, &self.tolerations, &self.spread).hash(&mut h);
+        (&self.affinity, &self.anti_affinity, &self.preferred_pods, &self.host_ports).hash(&mut h);
+        h.finish()
+    }
+
+    /// Whether where other pods run matters to it.
+    pub fn is_topology_bound(&self) -> bool {
+        !self.spread.is_empty() || !self.affinity.is_empty() || !self.anti_affinity.is_empty() || !self.preferred_pods.is_empty()
+    }
+
+    /// Everything that its node selector and affinity ask for, one set of requirements for each
+    /// alternative.
+    pub fn node_requirements(&self) -> Vec<Requirements> {
+        let mut base = Requirements::default();
+        for (k, v) in &self.node_selector {
+            base.add(k, Values::of([v.as_str()]));
+        }
+        if self.node_terms.is_empty() {
+            return vec![base];
+        }
+        let with = |(term, _): &(Requirements, Option<String>)| {
+            let mut r = base.clone();
+            r.narrow(term);
+            r
+        };
+        self.node_terms.iter().map(with).collect()
+    }
+
+    /// Whether it tolerates a taint.
+    pub fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+        self.tolerations.iter().any(|t| {
+            t.key.as_deref().is_none_or(|k| k == key)
+                && t.value.as_deref().is_none_or(|v| v == value)
+                && t.effect.as_deref().is_none_or(|e| e == effect)
+        })
+    }
+}
+
+fn container_requests(c: &Container) -> Resources {
+    Resources::from_list(c.resources.as_ref().and_then(|r| r.requests.as_ref()))
+}
+
+/// Requests of a pod: the sum of its containers and sidecars, or the largest moment of its init
+/// containers, and its overhead (KEP-753); pod-level requests win (KEP-2837).
+pub fn requests(spec: &ApiSpec) -> Resources {
+    let mut total = Resources::default();
+    for c in &spec.containers {
+        total.add(&container_requests(c), 1);
+    }
+    let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
+    for c in spec.init_containers.iter().flatten() {
+        let own = container_requests(c);
+        if c.restart_policy.as_deref() == Some("Always") {
+            total.add(&own, 1);
+            sidecars.add(&own, 1);
+            peak.raise_to(&sidecars);
+        } else {
+            let mut moment = sidecars.clone();
+            moment.add(&own, 1);
+            peak.raise_to(&moment);
+        }
+    }
+    total.raise_to(&peak);
+    if let Some(list) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+        let own = Resources::from_list(Some(list));
+        if list.contains_key("cpu") {
+            total.cpu_milli = own.cpu_milli;
+        }
+        if list.contains_key("memory") {
+            total.memory_bytes = own.memory_bytes;
+        }
+    }
+    total.add(&Resources::from_list(spec.overhead.as_ref()), 1);
+    total.pods = 1;
+    total
+}
+
+fn node_terms(spec: &ApiSpec) -> Vec<(Requirements, Option<String>)> {
+    let required = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()).and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
+    let Some(required) = required else { return vec![] };
+    let read = |t: &k8s_openapi::api::core::v1::NodeSelectorTerm| {
+        let fields = t.match_fields.iter().flatten().find(|f| f.key == "metadata.name");
+        let name = fields.and_then(|f| f.values.as_ref()?.first().cloned());
+        if t.match_expressions.is_none() && name.is_none() {
+            return None; // An empty term matches nothing.
+        }
+        Some((Requirements::from_term(t.match_expressions.as_deref().unwrap_or_default())?, name))
+    };
+    let terms: Vec<_> = required.node_selector_terms.iter().filter_map(read).collect();
+    if terms.is_empty() {
+        // Terms that can never match leave one that nothing meets.
+        let mut never = Requirements::default();
+        never.add("kubernetes.io/hostname", Values::of(Vec::<String>::new()));
+        return vec![(never, None)];
+    }
+    terms
+}
+
+fn preferred_nodes(spec: &ApiSpec) -> Vec<(i64, Requirements)> {
+    let preferred = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()).and_then(|n| n.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let read = |t: &k8s_openapi::api::core::v1::PreferredSchedulingTerm| {
+        Some((i64::from(t.weight), Requirements::from_term(t.preference.match_expressions.as_deref().unwrap_or_default())?))
+    };
+    preferred.into_iter().flatten().filter_map(read).collect()
+}
+
+fn toleration(t: &k8s_openapi::api::core::v1::Toleration) -> Toleration {
+    let exists = t.operator.as_deref() == Some("Exists");
+    let some = |s: &Option<String>| s.clone().filter(|s| !s.is_empty());
+    Toleration {
+        key: some(&t.key),
+        value: if exists { None } else { Some(t.value.clone().unwrap_or_default()) },
+        effect: some(&t.effect),
+    }
+}
+
+fn label_selector(s: Option<&ApiSelector>) -> Option<LabelSelector> {
+    LabelSelector::from_object(&serde_json::to_value(s?).ok()?).ok()
+}
+
+/// Adds the pod's own values of labels to a selector (`matchLabelKeys`).
+fn with_own(mut s: LabelSelector, keys: Option<&Vec<String>>, labels: &BTreeMap<String, String>, differ: bool) -> LabelSelector {
+    for k in keys.into_iter().flatten() {
+        if let Some(v) = labels.get(k) {
+            let operator = if differ { coracle_meta::selector::Operator::NotIn } else { coracle_meta::selector::Operator::In };
+            s.requirements.push(coracle_meta::Requirement { key: k.clone(), operator, values: vec![v.clone()] });
+        }
+    }
+    s
+}
+
+fn spread(t: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Option<Spread> {
+    let selector = label_selector(t.label_selector.as_ref()).unwrap_or_else(nothing);
+    Some(Spread {
+        key: t.topology_key.as_str().into(),
+        max_skew: i64::from(t.max_skew),
+        required: t.when_unsatisfiable == "DoNotSchedule",
+        selector: with_own(selector, t.match_label_keys.as_ref(), labels, false),
+        min_domains: i64::from(t.min_domains.unwrap_or(1)),
+        honor_affinity: t.node_affinity_policy.as_deref() != Some("Ignore"),
+        honor_taints: t.node_taints_policy.as_deref() == Some("Honor"),
+    })
+}
+
+/// A selector that no pod meets: what an absent selector means.
+fn nothing() -> LabelSelector {
+    let never = coracle_meta::Requirement { key: "none".into(), operator: coracle_meta::selector::Operator::In, values: vec![] };
+    LabelSelector { requirements: vec![never] }
+}
+
+fn affinity_term(t: &PodAffinityTerm, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Affinity> {
+    let selector = label_selector(t.label_selector.as_ref()).unwrap_or_else(nothing);
+    let selector = with_own(selector, t.match_label_keys.as_ref(), labels, false);
+    let selector = with_own(selector, t.mismatch_label_keys.as_ref(), labels, true);
+    // An empty namespace selector means all; a selective one is treated as all, which is the
+    // safe side for anti-affinity until namespaces' labels are part of the snapshot.
+    let namespaces = match (&t.namespaces, &t.namespace_selector) {
+        (_, Some(_)) => vec![],
+        (Some(list), None) if !list.is_empty() => list.clone(),
+        _ => vec![namespace.to_owned()],
+    };
+    Some(Affinity { key: t.topology_key.as_str().into(), selector, namespaces })
+}
+
+fn host_ports(spec: &ApiSpec) -> Vec<(String, String, i32)> {
+    let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|p| {
+            let port = p.host_port.filter(|n| *n > 0)?;
+            let ip = p.host_ip.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+            Some((p.protocol.clone().unwrap_or_else(|| "TCP".into()), ip, port))
+        })
+        .collect()
+}
