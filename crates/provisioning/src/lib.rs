@@ -1,1 +1,20 @@
-//! Packing and consolidation: from pending pods and offerings to a plan
+//! Which nodes to buy for pending pods, and which to give up.
+//!
+//! [`pack`] turns pending pods, existing nodes and offerings into a [`Plan`]; [`consolidate`] asks
+//! what-if: could these pods run on fewer or cheaper nodes? Both work on the scheduler's own
+//! [`coracle_scheduling::Snapshot`], so what they promise the scheduler can do. A plan is plain
+//! data: what to buy, what goes where, what it costs, how far that is from a lower bound, and why.
+//!
+//! No clock, no randomness, no IO. Start with [`offering`], then [`pack`].
+//!
+//! Tested by an independent checker over random pods, pools and catalogues.
+#![warn(missing_docs)]
+
+pub mod budget;
+pub mod consolidate;
+pub mod offering;
+pub mod pack;
+
+pub use consolidate::{Candidate, Command};
+pub use offering::{Offering, Pool, PoolType};
+pub use pack::{NewNode, Plan};
