@@ -1,1 +1,65 @@
-//! Controllers, scheduler and provisioner wired to the Kubernetes API
+//! Controllers, scheduler, provisioner and the kubelets of simulated nodes, wired to the Kubernetes
+//! API. No policy lives here: each part observes, asks a core, and does what the core says.
+//!
+//! One [`informer::Informer`] a kind is shared by all parts ([`world::World`]); every part works
+//! through a [`queue::Queue`] of keys, and writes with an identity of its own through
+//! [`api::Writer`]. All of it needs a `kube::Client` and nothing else, so it runs beside our API
+//! server or against any other.
+//!
+//! Start with [`run`], then [`controllers`].
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod controllers;
+pub mod definitions;
+pub mod garbage;
+pub mod informer;
+pub mod karpenter;
+pub mod namespaces;
+pub mod provisioner;
+pub mod queue;
+pub mod scheduler;
+pub mod simulation;
+pub mod world;
+
+use coracle_clouds::Simulated;
+use coracle_scheduling::Profile;
+use kube::Client;
+use std::sync::Arc;
+use tokio::{sync::watch, task::JoinSet};
+
+/// Tells parts to stop.
+pub type Stop = watch::Receiver<bool>;
+
+/// Returns when it is time to stop.
+pub async fn stopped(stop: &mut Stop) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|s| *s).await;
+}
+
+/// What the parts need.
+pub struct Settings {
+    /// Gives a client that acts as a service account of `kube-system`, or as a user when the name
+    /// begins with `system:`.
+    pub client: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    /// The certificate authority that pods get to see.
+    pub ca_pem: String,
+    /// How the scheduler ranks nodes.
+    pub profile: Profile,
+    /// Where nodes are bought.
+    pub cloud: Arc<Simulated>,
+}
+
+/// Starts all parts. They end when `stop` becomes true.
+pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
+    let client = &settings.client;
+    let world = world::World::new(&client("system:kube-controller-manager"), stop, tasks);
+    controllers::start(&world, client, stop, tasks);
+    garbage::start(&client("generic-garbage-collector"), stop, tasks);
+    namespaces::start(&world, client, &settings.ca_pem, stop, tasks);
+    definitions::start(&client("coracle-definition-cleanup"), stop, tasks);
+    scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
+    let karpenter = karpenter::Watched::new(&client("coracle-provisioner"), stop, tasks);
+    simulation::start(&world, &karpenter, &client("coracle-simulated-nodes"), &settings.cloud, stop, tasks);
+    provisioner::start(&world, &karpenter, &client("coracle-provisioner"), &settings.cloud, stop, tasks);
+}

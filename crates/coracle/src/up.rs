@@ -2,9 +2,10 @@
 
 use crate::{defaults, kubeconfig};
 use anyhow::{Context, Result, bail};
+use coracle_clouds::{Settings, Simulated};
 use coracle_registry::Registry;
 use coracle_schema::Minor;
-use coracle_server::{Server, bootstrap, listen, pki::Pki};
+use coracle_server::{Server, authn::Identity, bootstrap, inprocess::InProcess, listen, pki::Pki};
 use coracle_store::{OpenError, Store};
 use jiff::Timestamp;
 use std::{
@@ -75,6 +76,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn cluster(o: Options, started: Instant) -> Result<()> {
     let minor: Minor = o.kubernetes_version.parse().map_err(anyhow::Error::msg)?;
+    let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg)?;
     let address: SocketAddr = o
         .listen
         .parse()
@@ -108,6 +110,16 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(server.clone(), listener, tls, stopping.clone()));
     tasks.spawn(maintain(server.clone(), stopping.clone()));
+    let settings = coracle_control::Settings {
+        client: Arc::new(move |account| client(&server, account)),
+        ca_pem: pki.ca_pem().to_owned(),
+        profile: match o.scheduler_profile {
+            Profile::Pack => coracle_scheduling::Profile::Pack,
+            Profile::Spread => coracle_scheduling::Profile::Spread,
+        },
+        cloud: Arc::new(Simulated::new(cloud)),
+    };
+    coracle_control::run(&settings, &stopping, &mut tasks);
     announce(&o, address, &kubeconfig, minor, started);
     wait_for_signal().await?;
     eprintln!("stopping");
@@ -117,6 +129,12 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
         bail!("some parts did not stop in time");
     }
     Ok(())
+}
+
+/// A client inside this process: the same API, rights and all, without a socket.
+fn client(server: &Arc<Server>, account: &str) -> kube::Client {
+    let identity = if account.starts_with("system:") { Identity::user(account, &[]) } else { Identity::service_account("kube-system", account) };
+    kube::Client::new(InProcess::new(server.clone(), identity), "default")
 }
 
 fn announce(o: &Options, address: SocketAddr, kubeconfig: &Path, minor: Minor, started: Instant) {

@@ -1,0 +1,214 @@
+//! One watched kind: its objects in memory, an index by owner, and handlers that hear of changes.
+
+use crate::{Stop, stopped};
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Debug,
+    sync::Arc,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// Namespace (empty for cluster scope) and name.
+pub type Key = (String, String);
+
+/// The key of an object.
+pub fn key<K: Resource>(o: &K) -> Key {
+    (o.meta().namespace.clone().unwrap_or_default(), o.meta().name.clone().unwrap_or_default())
+}
+
+/// A change of one object.
+#[derive(Debug)]
+pub struct Change<'c, K> {
+    /// The object before, if there was one.
+    pub old: Option<&'c Arc<K>>,
+    /// The object after, unless it was deleted.
+    pub new: Option<&'c Arc<K>>,
+}
+
+impl<K> Change<'_, K> {
+    /// The object as it is, or as it last was.
+    pub fn object(&self) -> Option<&Arc<K>> {
+        self.new.or(self.old)
+    }
+}
+
+type Handler<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
+
+struct Store<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    by_owner: HashMap<String, BTreeSet<Key>>,
+    revision: u64,
+}
+
+/// The objects of a kind.
+pub struct Informer<K> {
+    store: RwLock<Store<K>>,
+    handlers: RwLock<Vec<Handler<K>>>,
+    progress: watch::Sender<u64>,
+    synced: watch::Sender<bool>,
+}
+
+impl<K> Informer<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Starts to watch. `trim` removes what no user of the informer reads.
+    pub fn start(api: Api<K>, trim: fn(&mut K), stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        let store = Store { objects: BTreeMap::new(), by_owner: HashMap::new(), revision: 0 };
+        let informer = Arc::new(Self {
+            store: RwLock::new(store),
+            handlers: RwLock::default(),
+            progress: watch::Sender::new(0),
+            synced: watch::Sender::new(false),
+        });
+        tasks.spawn(informer.clone().run(api, trim, stop.clone()));
+        informer
+    }
+
+    async fn run(self: Arc<Self>, api: Api<K>, trim: fn(&mut K), mut stop: Stop) {
+        let mut stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+        let mut listed: BTreeMap<Key, K> = BTreeMap::new();
+        loop {
+            let event = tokio::select! {
+                () = stopped(&mut stop) => return,
+                event = stream.next() => event,
+            };
+            match event {
+                None => return,
+                Some(Err(error)) => tracing::debug!(%error, "a watch was interrupted"),
+                Some(Ok(watcher::Event::Init)) => listed.clear(),
+                Some(Ok(watcher::Event::InitApply(mut o))) => {
+                    trim(&mut o);
+                    listed.insert(key(&o), o);
+                }
+                Some(Ok(watcher::Event::InitDone)) => {
+                    let gone: Vec<Arc<K>> = {
+                        let store = self.store.read();
+                        store.objects.iter().filter(|(k, _)| !listed.contains_key(*k)).map(|(_, o)| o.clone()).collect()
+                    };
+                    gone.iter().for_each(|o| self.remove(o));
+                    std::mem::take(&mut listed).into_values().for_each(|o| self.set(o));
+                    self.synced.send_replace(true);
+                }
+                Some(Ok(watcher::Event::Apply(mut o))) => {
+                    trim(&mut o);
+                    self.set(o);
+                }
+                Some(Ok(watcher::Event::Delete(o))) => self.remove(&o),
+            }
+        }
+    }
+
+    fn set(&self, o: K) {
+        let new = Arc::new(o);
+        let (k, revision) = (key(&*new), revision(&*new));
+        let old = {
+            let mut store = self.store.write();
+            for uid in owners(&*new) {
+                store.by_owner.entry(uid).or_default().insert(k.clone());
+            }
+            store.revision = store.revision.max(revision);
+            let old = store.objects.insert(k.clone(), new.clone());
+            if let Some(old) = &old {
+                let now: Vec<String> = owners(&*new).collect();
+                let lost: Vec<String> = owners(&**old).filter(|u| !now.contains(u)).collect();
+                lost.iter().for_each(|uid| store.unlink(uid, &k));
+            }
+            old
+        };
+        self.tell(&Change { old: old.as_ref(), new: Some(&new) }, revision);
+    }
+
+    fn remove(&self, o: &K) {
+        let (k, revision) = (key(o), revision(o));
+        let old = {
+            let mut store = self.store.write();
+            store.revision = store.revision.max(revision);
+            let old = store.objects.remove(&k);
+            let lost: Vec<String> = old.iter().flat_map(|o| owners(&**o).collect::<Vec<_>>()).collect();
+            lost.iter().for_each(|uid| store.unlink(uid, &k));
+            old
+        };
+        if let Some(old) = old {
+            self.tell(&Change { old: Some(&old), new: None }, revision);
+        }
+    }
+
+    fn tell(&self, change: &Change<'_, K>, revision: u64) {
+        for handler in self.handlers.read().iter() {
+            handler(change);
+        }
+        self.progress.send_modify(|r| *r = (*r).max(revision));
+    }
+
+    /// Calls `handler` for every object that is there and every later change.
+    pub fn on_change(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
+        let mut handlers = self.handlers.write();
+        for o in self.store.read().objects.values() {
+            handler(&Change { old: None, new: Some(o) });
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    /// Waits until the first list is in.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives in self.
+        let _ = synced.wait_for(|s| *s).await;
+    }
+
+    /// Waits until a revision has been seen.
+    pub async fn seen(&self, revision: u64) {
+        let mut progress = self.progress.subscribe();
+        let _ = progress.wait_for(|r| *r >= revision).await;
+    }
+
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.store.read().objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All objects.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.store.read().objects.values().cloned().collect()
+    }
+
+    /// Objects of a namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let first = (namespace.to_owned(), String::new());
+        self.store.read().objects.range(first..).take_while(|((ns, _), _)| ns == namespace).map(|(_, o)| o.clone()).collect()
+    }
+
+    /// Objects that a controller with this UID owns.
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        let store = self.store.read();
+        store.by_owner.get(uid).into_iter().flatten().filter_map(|k| store.objects.get(k).cloned()).collect()
+    }
+}
+
+impl<K> Store<K> {
+    fn unlink(&mut self, uid: &str, k: &Key) {
+        if let Some(set) = self.by_owner.get_mut(uid) {
+            set.remove(k);
+            if set.is_empty() {
+                self.by_owner.remove(uid);
+            }
+        }
+    }
+}
+
+fn owners<K: Resource>(o: &K) -> impl Iterator<Item = String> {
+    o.meta().owner_references.iter().flatten().filter(|r| r.controller == Some(true)).map(|r| r.uid.clone())
+}
+
+/// The revision of an object; revisions compare within a kind (KEP-5504).
+pub fn revision<K: Resource>(o: &K) -> u64 {
+    o.resource_version().and_then(|r| r.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,176 @@
+//! NodePools, NodeClaims and node classes, as the provisioner reads them.
+
+use crate::{Stop, informer::Informer};
+use coracle_provisioning::budget::Budget;
+use coracle_scheduling::{Requirements, Values, node::Taint};
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// `apiVersion` of pools and claims.
+pub const API: &str = "karpenter.sh/v1";
+/// `apiVersion` of node classes.
+pub const CLASS_API: &str = "coracle.dev/v1";
+/// Finalizer of claims and nodes.
+pub const FINALIZER: &str = "karpenter.sh/termination";
+/// Taint of nodes that are about to go.
+pub const DISRUPTED: &str = "karpenter.sh/disrupted";
+/// Taint of nodes that have joined and are not set up yet.
+pub const UNREGISTERED: &str = "karpenter.sh/unregistered";
+/// Annotation that keeps pods and nodes from being moved.
+pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
+/// Annotation on nodes with their price.
+pub const PRICE: &str = "coracle.dev/price-usd-per-hour";
+
+/// The watched kinds.
+pub struct Watched {
+    /// NodePools.
+    pub pools: Arc<Informer<DynamicObject>>,
+    /// NodeClaims.
+    pub claims: Arc<Informer<DynamicObject>>,
+    /// SimulatedNodeClasses.
+    pub classes: Arc<Informer<DynamicObject>>,
+}
+
+fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource { group: group.into(), version: version.into(), api_version: api_version.into(), kind: kind.into(), plural: plural.into() }
+}
+
+impl Watched {
+    /// Starts to watch.
+    pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        let mut start = |r: ApiResource| Informer::start(Api::all_with(client.clone(), &r), |_| (), stop, tasks);
+        Arc::new(Self {
+            pools: start(resource(API, "NodePool", "nodepools")),
+            claims: start(resource(API, "NodeClaim", "nodeclaims")),
+            classes: start(resource(CLASS_API, "SimulatedNodeClass", "simulatednodeclasses")),
+        })
+    }
+
+    /// Waits until everything has been listed once.
+    pub async fn synced(&self) {
+        tokio::join!(self.pools.synced(), self.claims.synced(), self.classes.synced());
+    }
+}
+
+/// A NodePool's settings.
+#[derive(Clone, Debug)]
+pub struct NodePool {
+    /// Name.
+    pub name: String,
+    /// Weight.
+    pub weight: i32,
+    /// The template's spec, as claims get it.
+    pub template: Value,
+    /// Labels of nodes.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of nodes.
+    pub annotations: BTreeMap<String, String>,
+    /// What nodes may be.
+    pub requirements: Requirements,
+    /// Taints of nodes.
+    pub taints: Vec<Taint>,
+    /// Limits.
+    pub limits: BTreeMap<String, String>,
+    /// Name of the node class.
+    pub class: String,
+    /// Whether under-used nodes are replaced, not only empty ones removed.
+    pub underutilized: bool,
+    /// Quiet time before a node is considered; `None` for never.
+    pub consolidate_after: Option<Duration>,
+    /// Budgets.
+    pub budgets: Vec<Budget>,
+}
+
+fn text(v: &Value) -> String {
+    v.as_str().unwrap_or_default().to_owned()
+}
+
+fn map(v: &Value) -> BTreeMap<String, String> {
+    v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect()
+}
+
+/// Reads requirements of a pool or claim.
+pub fn requirements(list: &Value) -> Requirements {
+    let mut r = Requirements::default();
+    for e in list.as_array().into_iter().flatten() {
+        let values: Vec<String> = e["values"].as_array().into_iter().flatten().map(text).collect();
+        if let Some(v) = Values::parse(&text(&e["operator"]), &values) {
+            r.add(&text(&e["key"]), v);
+        }
+    }
+    r
+}
+
+fn taints(list: &Value) -> Vec<Taint> {
+    let one = |t: &Value| Taint { key: text(&t["key"]), value: text(&t["value"]), effect: text(&t["effect"]) };
+    list.as_array().into_iter().flatten().map(one).collect()
+}
+
+/// Reads a Karpenter duration; `None` for `Never` or nonsense.
+pub fn duration(v: &Value) -> Option<Duration> {
+    let d = coracle_meta::time::parse_go_duration(v.as_str()?)?;
+    Duration::try_from(d).ok()
+}
+
+impl NodePool {
+    /// Reads a pool.
+    pub fn read(o: &DynamicObject) -> Self {
+        let (spec, template) = (&o.data["spec"], &o.data["spec"]["template"]);
+        let disruption = &spec["disruption"];
+        let labels = map(&template["metadata"]["labels"]);
+        let mut all = requirements(&template["spec"]["requirements"]);
+        for (k, v) in &labels {
+            all.add(k, Values::of([v.as_str()]));
+        }
+        let budget = |b: &Value| Budget {
+            nodes: text(&b["nodes"]),
+            reasons: b["reasons"].as_array().into_iter().flatten().map(text).collect(),
+            window: b["schedule"].is_string().then(|| (text(&b["schedule"]), text(&b["duration"]))),
+        };
+        Self {
+            name: o.metadata.name.clone().unwrap_or_default(),
+            weight: spec["weight"].as_i64().and_then(|w| w.try_into().ok()).unwrap_or(0),
+            template: template["spec"].clone(),
+            annotations: map(&template["metadata"]["annotations"]),
+            requirements: all,
+            taints: taints(&template["spec"]["taints"]),
+            limits: map(&spec["limits"]),
+            class: text(&template["spec"]["nodeClassRef"]["name"]),
+            underutilized: disruption["consolidationPolicy"] != "WhenEmpty",
+            consolidate_after: if disruption["consolidateAfter"].is_null() { Some(Duration::ZERO) } else { duration(&disruption["consolidateAfter"]) },
+            budgets: disruption["budgets"].as_array().into_iter().flatten().map(budget).collect(),
+            labels,
+        }
+    }
+}
+
+/// The status of a condition of a claim, pool or class.
+pub fn condition<'o>(o: &'o DynamicObject, kind: &str) -> Option<&'o Value> {
+    o.data["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+}
+
+/// Whether a condition is true.
+pub fn is_true(o: &DynamicObject, kind: &str) -> bool {
+    condition(o, kind).is_some_and(|c| c["status"] == "True")
+}
+
+/// Conditions with one set; `None` when it says that already.
+pub fn with_condition(o: &DynamicObject, kind: &str, status: bool, reason: &str, message: &str, now: jiff::Timestamp) -> Option<Vec<Value>> {
+    let mut all: Vec<Value> = o.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let text = if status { "True" } else { "False" };
+    let old = all.iter().position(|c| c["type"] == kind);
+    let since = match old.map(|i| all.remove(i)) {
+        Some(c) if c["status"] == text && c["reason"] == reason && c["message"] == message => return None,
+        Some(c) if c["status"] == text => c["lastTransitionTime"].clone(),
+        _ => serde_json::json!(coracle_meta::time::rfc3339(now)),
+    };
+    all.push(serde_json::json!({"type": kind, "status": text, "reason": reason, "message": message, "lastTransitionTime": since,
+        "observedGeneration": o.metadata.generation}));
+    Some(all)
+}

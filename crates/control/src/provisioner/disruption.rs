@@ -1,0 +1,219 @@
+//! Giving up nodes: empty ones at once, others when their pods fit elsewhere for less.
+
+use super::{CLAIMS, Shared, lifecycle, provision};
+use crate::{
+    Stop,
+    api::Error,
+    karpenter::{DO_NOT_DISRUPT, NodePool, is_true},
+    stopped,
+};
+use coracle_provisioning::{Candidate, Command, budget, consolidate, offering::POOL};
+use coracle_scheduling::PodSpec;
+use coracle_workloads::pod;
+use jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+/// Changes come in crowds: a look follows this long after one.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Replacements that are not ready after this are waited for no longer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A command whose replacements are on their way.
+struct Running {
+    remove: Vec<String>,
+    replacements: Vec<String>,
+    since: Instant,
+}
+
+pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
+    let (shared, mut stop) = (shared.clone(), stop.clone());
+    tasks.spawn(async move {
+        shared.synced().await;
+        let mut running: Option<Running> = None;
+        loop {
+            let again = match look(&shared, &mut running).await {
+                Ok(again) => again,
+                Err(error) => {
+                    tracing::debug!(%error, "disruption is tried again");
+                    Some(Duration::from_secs(1))
+                }
+            };
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                () = shared.wake_disruption.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(again.unwrap_or(Duration::from_secs(3600))) => {}
+            }
+        }
+    });
+}
+
+async fn look(shared: &Arc<Shared>, running: &mut Option<Running>) -> Result<Option<Duration>, Error> {
+    if let Some(r) = running.take() {
+        match advance(shared, &r).await? {
+            true => {}
+            false => {
+                *running = Some(r);
+                return Ok(Some(Duration::from_secs(2)));
+            }
+        }
+    }
+    // While pods wait for a place, what looks unneeded may be needed.
+    let waiting = shared.world.pods.all().iter().any(|p| pod::is_active(p) && pod::node_name(p).is_empty());
+    let coming = shared.karpenter.claims.all().iter().any(|c| c.metadata.deletion_timestamp.is_none() && !is_true(c, "Initialized"));
+    let pools: HashMap<String, NodePool> = shared.karpenter.pools.all().iter().map(|o| NodePool::read(o)).map(|p| (p.name.clone(), p)).collect();
+    let (candidates, wait) = candidates(shared, &pools);
+    let now = Timestamp::now();
+    let counts = counts(shared, &pools);
+    let allowed = |pool: &str, reason: &str| {
+        let (total, disrupted) = counts.get(pool).copied().unwrap_or_default();
+        pools.get(pool).map_or(0, |p| budget::allowed(&p.budgets, reason, total, disrupted, now))
+    };
+    if !waiting {
+        let empty = consolidate::empty(&candidates, |pool| allowed(pool, "Empty"));
+        if !empty.is_empty() {
+            for name in &empty {
+                give_up(shared, name, "Empty", "the node has no pods that need it").await?;
+            }
+            return Ok(Some(SETTLE));
+        }
+    }
+    if waiting || coming || shared.karpenter.claims.all().iter().any(|c| c.metadata.deletion_timestamp.is_some()) {
+        return Ok(wait);
+    }
+    let mut under: Vec<Candidate> = candidates.into_iter().filter(|c| pools.get(&c.pool).is_some_and(|p| p.underutilized)).collect();
+    under.retain(|c| !c.pods.is_empty());
+    if under.is_empty() {
+        return Ok(wait);
+    }
+    let limits: BTreeMap<String, usize> = pools.keys().map(|p| (p.clone(), allowed(p, "Underutilized"))).collect();
+    let s = shared.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let snapshot = s.snapshot();
+        consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| limits.get(pool).copied().unwrap_or(0))
+    });
+    let Some(command) = found.await.map_err(|e| Error::Request(e.to_string()))? else { return Ok(wait) };
+    tracing::info!(why = command.why, "consolidating");
+    *running = Some(begin(shared, command).await?);
+    Ok(Some(Duration::from_millis(500)))
+}
+
+/// Nodes that may be given up now, and when more may be.
+fn candidates(shared: &Shared, pools: &HashMap<String, NodePool>) -> (Vec<Candidate>, Option<Duration>) {
+    let (mut found, mut wait): (Vec<Candidate>, Option<Duration>) = (Vec::new(), None);
+    for claim in shared.karpenter.claims.all() {
+        let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default();
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let (Some(pool), Some(node)) = (pools.get(&label), shared.world.nodes.get("", &name)) else { continue };
+        let Some(since) = lifecycle::initialized_at(&claim) else { continue };
+        let kept = |a: Option<&BTreeMap<String, String>>| a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true");
+        if claim.metadata.deletion_timestamp.is_some() || kept(node.metadata.annotations.as_ref()) {
+            continue;
+        }
+        let Some(quiet) = pool.consolidate_after else { continue };
+        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        let calm = shared.touched.lock().get(&name).map_or(age, |t| t.elapsed()).min(age);
+        if calm < quiet {
+            wait = Some(wait.map_or(quiet - calm, |w| w.min(quiet - calm)));
+            continue;
+        }
+        let pods: Vec<_> = shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
+        let movable = pods.iter().all(|p| !kept(p.metadata.annotations.as_ref()) && !pod::is_deleting(&p.metadata) && may_evict(shared, p));
+        if !movable {
+            continue;
+        }
+        let price = shared.model(&claim).map_or(0.0, |(_, price)| price);
+        let pods = pods.iter().map(|p| Arc::new(PodSpec::from_pod(p))).collect();
+        found.push(Candidate { node: name, pool: label, usd_per_hour: price, pods });
+    }
+    (found, wait)
+}
+
+/// Whether the budgets of a pod let at least one go now.
+fn may_evict(shared: &Shared, p: &k8s_openapi::api::core::v1::Pod) -> bool {
+    let budgets = shared.world.budgets.in_namespace(p.metadata.namespace.as_deref().unwrap_or_default());
+    budgets.iter().all(|b| {
+        let selects = b.spec.as_ref().and_then(|s| s.selector.as_ref()).and_then(pod::selector).is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()));
+        !selects || b.status.as_ref().is_some_and(|s| s.disruptions_allowed.unwrap_or(0) > 0)
+    })
+}
+
+/// Nodes of each pool, and how many of them are disturbed already.
+fn counts(shared: &Shared, pools: &HashMap<String, NodePool>) -> HashMap<String, (usize, usize)> {
+    let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
+    let going = shared.going.lock().clone();
+    for name in pools.keys() {
+        for claim in shared.claims_of(name) {
+            if !is_true(&claim, "Initialized") {
+                continue;
+            }
+            let own = claim.metadata.name.clone().unwrap_or_default();
+            let ready = shared.world.nodes.get("", &own).is_some_and(|n| {
+                n.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+            });
+            let entry = counts.entry(name.clone()).or_default();
+            entry.0 += 1;
+            entry.1 += usize::from(!ready || claim.metadata.deletion_timestamp.is_some() || going.contains(&own));
+        }
+    }
+    counts
+}
+
+fn claim(shared: &Shared, name: &str) -> Option<Arc<DynamicObject>> {
+    shared.karpenter.claims.get("", name)
+}
+
+async fn give_up(shared: &Shared, name: &str, reason: &str, why: &str) -> Result<(), Error> {
+    let Some(c) = claim(shared, name) else { return Ok(()) };
+    shared.writer.event(&c.metadata, CLAIMS, "Normal", "DisruptionTerminating", &format!("Disrupting NodeClaim: {reason}: {why}")).await;
+    shared.delete_claim(&c).await
+}
+
+async fn begin(shared: &Shared, command: Command) -> Result<Running, Error> {
+    // Replacements first: a node is not tainted for a plan that cannot begin.
+    let replacements = provision::create_claims(shared, &command.plan.new_nodes).await?;
+    for name in &command.remove {
+        shared.going.lock().insert(name.clone());
+        if let Some(node) = shared.world.nodes.get("", name) {
+            shared.taint(&node).await?;
+        }
+        if let Some(c) = claim(shared, name) {
+            shared.writer.event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why).await;
+        }
+    }
+    Ok(Running { remove: command.remove, replacements, since: Instant::now() })
+}
+
+/// Goes on with a command. Returns whether it is over.
+async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
+    let claims: Vec<_> = r.replacements.iter().map(|n| claim(shared, n)).collect();
+    let lost = claims.iter().any(|c| c.as_ref().is_none_or(|c| c.metadata.deletion_timestamp.is_some()));
+    if lost || r.since.elapsed() > PATIENCE {
+        for name in &r.remove {
+            untaint(shared, name).await?;
+            shared.going.lock().remove(name);
+        }
+        return Ok(true);
+    }
+    if !claims.iter().flatten().all(|c| is_true(c, "Initialized")) {
+        return Ok(false);
+    }
+    for name in &r.remove {
+        give_up(shared, name, "Underutilized", "its pods fit elsewhere for less").await?;
+    }
+    Ok(true)
+}
+
+async fn untaint(shared: &Shared, name: &str) -> Result<(), Error> {
+    let Some(node) = shared.world.nodes.get("", name) else { return Ok(()) };
+    let mut taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    taints.retain(|t| t.key != crate::karpenter::DISRUPTED);
+    let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
+    shared.writer.patch(&crate::api::path("v1", "nodes", "", name, ""), &patch).await.map(drop)
+}

@@ -1,0 +1,321 @@
+//! A NodeClaim's life: launch, registration, initialization, expiry, drain, end.
+
+use super::{CLAIMS, Shared};
+use crate::{
+    Stop,
+    api::{Error, path},
+    informer::{Key, key},
+    karpenter::{API, DISRUPTED, FINALIZER, PRICE, UNREGISTERED, condition, duration, is_true, requirements, with_condition},
+    queue::Queue,
+    simulation::DEADLINE,
+};
+use coracle_clouds::{CapacityType, Launch, LaunchError, Machine};
+use coracle_meta::time::parse_rfc3339;
+use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
+use coracle_workloads::{action, pod};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// A machine whose node has not appeared after this is given up, as Karpenter.
+const REGISTRATION: Duration = Duration::from_secs(15 * 60);
+/// A drain that waits for pods looks again after this.
+const DRAIN_AGAIN: Duration = Duration::from_millis(250);
+
+pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
+    let queue: Arc<Queue<Key>> = Queue::new();
+    let q = queue.clone();
+    shared.karpenter.claims.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
+    let q = queue.clone();
+    shared.world.nodes.on_change(move |c| c.object().iter().for_each(|n| q.add(key(&***n))));
+    let (q, s) = (queue.clone(), shared.clone());
+    shared.world.pods.on_change(move |c| {
+        // Only a node that is going waits for its pods.
+        let Some(p) = c.object() else { return };
+        let node = pod::node_name(p);
+        if s.karpenter.claims.get("", node).is_some_and(|c| c.metadata.deletion_timestamp.is_some()) {
+            q.add((String::new(), node.to_owned()));
+        }
+    });
+    let shared = shared.clone();
+    queue.work("nodeclaim-lifecycle", 16, stop, tasks, move |k| {
+        let shared = shared.clone();
+        async move {
+            shared.synced().await;
+            shared.look(&k.1).await
+        }
+    });
+}
+
+impl Shared {
+    async fn look(&self, name: &str) -> Result<Option<Duration>, Error> {
+        let Some(claim) = self.karpenter.claims.get("", name) else { return Ok(None) };
+        let node = self.world.nodes.get("", name);
+        if claim.metadata.deletion_timestamp.is_some() {
+            return self.end(&claim, node.as_deref()).await;
+        }
+        if !is_true(&claim, "Launched") {
+            return self.launch(&claim).await;
+        }
+        let now = Timestamp::now();
+        let created = claim.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
+        let Some(node) = node else {
+            let limit = self.cloud.settings().real(REGISTRATION);
+            let gone = is_true(&claim, "Registered");
+            if gone || age >= limit {
+                let why = if gone { "its node is gone" } else { "its node did not register in time" };
+                self.writer.event(&claim.metadata, CLAIMS, "Warning", "FailedRegistration", why).await;
+                self.delete_claim(&claim).await?;
+                return Ok(None);
+            }
+            return Ok(Some(limit - age));
+        };
+        if node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(DEADLINE)) {
+            // What was taken back is not bought again for a while.
+            let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default();
+            if let Some(c) = CapacityType::parse(&label(CAPACITY_TYPE)) {
+                self.set_unavailable(vec![(label(INSTANCE_TYPE), label(ZONE), c)]);
+            }
+            self.writer.event(&claim.metadata, CLAIMS, "Warning", "SpotInterrupted", "the machine is being taken back; its pods move").await;
+            self.delete_claim(&claim).await?;
+            return Ok(None);
+        }
+        if !is_true(&claim, "Registered") {
+            self.register(&claim, &node).await?;
+            return Ok(None);
+        }
+        if !is_true(&claim, "Initialized") {
+            self.initialize(&claim, &node).await?;
+        }
+        let Some(expiry) = duration(&claim.data["spec"]["expireAfter"]) else { return Ok(None) };
+        if age >= expiry {
+            self.writer.event(&claim.metadata, CLAIMS, "Normal", "Expired", "the node has reached its age").await;
+            self.delete_claim(&claim).await?;
+            return Ok(None);
+        }
+        Ok(Some(expiry - age))
+    }
+
+    pub(super) async fn delete_claim(&self, claim: &DynamicObject) -> Result<(), Error> {
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": claim.metadata.uid}});
+        match self.writer.send("DELETE", &path(API, "nodeclaims", "", name, ""), "application/json", &options).await {
+            Err(e) if e.code() != Some(404) => Err(e),
+            Ok(v) => {
+                let revision = v["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
+                let _ = tokio::time::timeout(Duration::from_secs(5), self.karpenter.claims.seen(revision)).await;
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn launch(&self, claim: &DynamicObject) -> Result<Option<Duration>, Error> {
+        let wanted = requirements(&claim.data["spec"]["requirements"]);
+        let list = |k: &str| wanted.get(k).map(|v| v.listed.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_or_default();
+        let request = Launch {
+            name: claim.metadata.name.clone().unwrap_or_default(),
+            types: list(INSTANCE_TYPE),
+            zones: list(ZONE),
+            capacity_types: list(CAPACITY_TYPE).iter().filter_map(|c| CapacityType::parse(c)).collect(),
+        };
+        match self.cloud.launch(&request) {
+            Ok(machine) => {
+                self.launched(claim, &machine).await?;
+                Ok(None)
+            }
+            Err(error) => {
+                if let LaunchError::NoCapacity(refused) = &error {
+                    self.set_unavailable(refused.clone());
+                }
+                self.writer.event(&claim.metadata, CLAIMS, "Warning", "InsufficientCapacityError", &format!("NodeClaim {} event: {error}", request.name)).await;
+                self.delete_claim(claim).await?;
+                self.wake_provision.notify_one();
+                Ok(None)
+            }
+        }
+    }
+
+    async fn launched(&self, claim: &DynamicObject, m: &Arc<Machine>) -> Result<(), Error> {
+        let name = &m.name;
+        let mut labels = coracle_clouds::simulated::labels(m.instance_type);
+        labels.insert(ZONE.into(), m.zone.clone());
+        labels.insert(CAPACITY_TYPE.into(), m.capacity_type.to_string());
+        let patch = json!({"metadata": {"labels": labels, "annotations": {PRICE: m.usd_per_hour.to_string()}}});
+        self.writer.patch(&path(API, "nodeclaims", "", name, ""), &patch).await?;
+        let conditions = with_condition(claim, "Launched", true, "Launched", "", Timestamp::now());
+        let status = json!({"providerID": m.provider_id, "capacity": m.instance_type.capacity().to_list(), "allocatable": m.instance_type.allocatable().to_list(), "conditions": conditions});
+        self.writer.patch(&path(API, "nodeclaims", "", name, "status"), &json!({"status": status})).await.map(drop)
+    }
+
+    async fn set_claim(&self, claim: &DynamicObject, kinds: &[&str], extra: Value) -> Result<(), Error> {
+        let mut copy = claim.clone();
+        for kind in kinds {
+            if let Some(all) = with_condition(&copy, kind, true, kind, "", Timestamp::now()) {
+                copy.data["status"]["conditions"] = json!(all);
+            }
+        }
+        let mut status = json!({"conditions": copy.data["status"]["conditions"]});
+        for (k, v) in extra.as_object().into_iter().flatten() {
+            status[k] = v.clone();
+        }
+        let at = path(API, "nodeclaims", "", claim.metadata.name.as_deref().unwrap_or_default(), "status");
+        self.writer.patch(&at, &json!({"status": status})).await.map(drop)
+    }
+
+    /// The node has joined: labels, finalizer, and the taint that kept pods away goes.
+    async fn register(&self, claim: &DynamicObject, node: &Node) -> Result<(), Error> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let mut labels = claim.metadata.labels.clone().unwrap_or_default();
+        labels.insert("karpenter.sh/registered".into(), "true".into());
+        let keep = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+        let keep: Vec<_> = keep.into_iter().filter(|t| t.key != UNREGISTERED).collect();
+        let mut finalizers = node.metadata.finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|f| f == FINALIZER) {
+            finalizers.push(FINALIZER.into());
+        }
+        let owner = json!([{"apiVersion": API, "kind": "NodeClaim", "name": name, "uid": claim.metadata.uid, "blockOwnerDeletion": true}]);
+        let patch = json!({
+            "metadata": {"labels": labels, "annotations": claim.metadata.annotations, "finalizers": finalizers, "ownerReferences": owner, "resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": keep},
+        });
+        self.writer.patch(&path("v1", "nodes", "", &name, ""), &patch).await?;
+        self.set_claim(claim, &["Registered"], json!({"nodeName": name})).await
+    }
+
+    /// The node is ready for pods.
+    async fn initialize(&self, claim: &DynamicObject, node: &Node) -> Result<(), Error> {
+        let ready = node.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        let startup = claim.data["spec"]["startupTaints"].as_array().cloned().unwrap_or_default();
+        let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
+        let waiting = taints.into_iter().flatten().any(|t| {
+            t.key == UNREGISTERED || t.key == "node.kubernetes.io/not-ready" || startup.iter().any(|s| s["key"] == t.key.as_str() && s["effect"] == t.effect.as_str())
+        });
+        if !ready || waiting {
+            return Ok(());
+        }
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let patch = json!({"metadata": {"labels": {"karpenter.sh/initialized": "true"}}});
+        self.writer.patch(&path("v1", "nodes", "", &name, ""), &patch).await?;
+        self.set_claim(claim, &["Initialized", "Ready"], Value::Null).await?;
+        self.wake_disruption.notify_one();
+        Ok(())
+    }
+
+    /// Taints and drains the node, ends the machine, and lets the objects go.
+    async fn end(&self, claim: &DynamicObject, node: Option<&Node>) -> Result<Option<Duration>, Error> {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        if !claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER) {
+            return Ok(None);
+        }
+        let id = claim.data["status"]["providerID"].as_str().unwrap_or_default().to_owned();
+        if let Some(node) = node {
+            if self.cloud.machine(&id).is_some() {
+                self.taint(node).await?;
+                if !self.drain(claim, &name).await? {
+                    return Ok(Some(DRAIN_AGAIN));
+                }
+                self.cloud.terminate(&id);
+            }
+            // With the machine gone, what is left on it is gone too.
+            for p in self.pods_on(&name) {
+                self.delete_pod(&p, 0).await?;
+            }
+            let rest: Vec<&String> = node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+            let at = path("v1", "nodes", "", &name, "");
+            let patched = self.writer.patch(&at, &json!({"metadata": {"finalizers": rest}})).await;
+            let deleted = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
+            for result in [patched, deleted] {
+                match result {
+                    Err(e) if e.code() != Some(404) => return Err(e),
+                    _ => {}
+                }
+            }
+        } else {
+            self.cloud.terminate(&id);
+        }
+        let rest: Vec<&String> = claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+        let patch = json!({"metadata": {"finalizers": rest}});
+        self.going.lock().remove(&name);
+        match self.writer.patch(&path(API, "nodeclaims", "", &name, ""), &patch).await {
+            Err(e) if e.code() != Some(404) => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn taint(&self, node: &Node) -> Result<(), Error> {
+        let mut taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+        if taints.iter().any(|t| t.key == DISRUPTED) {
+            return Ok(());
+        }
+        taints.push(k8s_openapi::api::core::v1::Taint { key: DISRUPTED.into(), effect: "NoSchedule".into(), ..Default::default() });
+        let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
+        let at = path("v1", "nodes", "", node.metadata.name.as_deref().unwrap_or_default(), "");
+        self.writer.patch(&at, &patch).await.map(drop)
+    }
+
+    pub(super) fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
+        let mut pods = self.world.pods.all();
+        pods.retain(|p| pod::node_name(p) == node && !pod::is_finished(p));
+        pods
+    }
+
+    async fn delete_pod(&self, p: &Pod, grace: i64) -> Result<(), Error> {
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace, "preconditions": {"uid": p.metadata.uid}});
+        let at = path("v1", "pods", p.metadata.namespace.as_deref().unwrap_or_default(), p.metadata.name.as_deref().unwrap_or_default(), "");
+        match self.writer.send("DELETE", &at, "application/json", &options).await {
+            Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Evicts what has to move. Returns whether nothing is left.
+    async fn drain(&self, claim: &DynamicObject, name: &str) -> Result<bool, Error> {
+        let now = Timestamp::now();
+        let started = claim.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
+        let patience = duration(&claim.data["spec"]["terminationGracePeriod"]);
+        let over = patience.is_some_and(|d| Duration::try_from(now.duration_since(started)).unwrap_or_default() >= d);
+        let pods: Vec<Arc<Pod>> = self.pods_on(name).into_iter().filter(|p| !stays(p)).collect();
+        let critical = |p: &Pod| p.spec.as_ref().and_then(|s| s.priority_class_name.as_deref()).is_some_and(|c| c.starts_with("system-"));
+        let (last, first): (Vec<_>, Vec<_>) = pods.iter().cloned().partition(|p| critical(p));
+        for p in if first.is_empty() { last } else { first } {
+            if pod::is_deleting(&p.metadata) {
+                continue;
+            }
+            if over {
+                self.delete_pod(&p, 1).await?;
+                continue;
+            }
+            let blocked = p.metadata.annotations.as_ref().and_then(|a| a.get(crate::karpenter::DO_NOT_DISRUPT)).is_some_and(|v| v == "true");
+            if blocked {
+                continue;
+            }
+            let (ns, pn) = (p.metadata.namespace.clone().unwrap_or_default(), p.metadata.name.clone().unwrap_or_default());
+            let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pn, "namespace": ns}});
+            match self.writer.send("POST", &path("v1", "pods", &ns, &pn, "eviction"), "application/json", &eviction).await {
+                Ok(_) => self.writer.event(&p.metadata, action::PODS, "Normal", "Evicted", "Evicted pod: the node is going").await,
+                // A budget says not yet.
+                Err(e) if matches!(e.code(), Some(404 | 409 | 429)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(pods.is_empty())
+    }
+}
+
+/// Whether a pod goes down with its node instead of moving: daemons, and what tolerates the taint.
+pub(super) fn stays(p: &Pod) -> bool {
+    let daemon = p.metadata.owner_references.iter().flatten().any(|r| r.kind == "DaemonSet" && r.controller == Some(true));
+    let tolerations = p.spec.as_ref().and_then(|s| s.tolerations.as_ref());
+    let tolerates = tolerations.into_iter().flatten().any(|t| t.key.as_deref() == Some(DISRUPTED) && (t.operator.as_deref() == Some("Exists")));
+    daemon || tolerates
+}
+
+/// When a claim was initialized.
+pub(super) fn initialized_at(claim: &DynamicObject) -> Option<Timestamp> {
+    condition(claim, "Initialized").filter(|c| c["status"] == "True").and_then(|c| parse_rfc3339(c["lastTransitionTime"].as_str()?))
+}

@@ -1,0 +1,110 @@
+//! The status of NodePools and node classes: whether they can work, and what they have.
+
+use super::{POOLS, Shared, add_resources};
+use crate::{
+    Stop,
+    api::{Error, path},
+    informer::{Key, key},
+    karpenter::{API, CLASS_API, NodePool, with_condition},
+    queue::Queue,
+};
+use coracle_provisioning::offering::POOL;
+use coracle_scheduling::Resources;
+use jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
+    let queue: Arc<Queue<Key>> = Queue::new();
+    let q = queue.clone();
+    shared.karpenter.pools.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
+    let q = queue.clone();
+    shared.karpenter.claims.on_change(move |c| {
+        let pool = c.object().and_then(|o| o.metadata.labels.as_ref()?.get(POOL).cloned());
+        pool.into_iter().for_each(|p| q.add_after((String::new(), p), Duration::from_millis(100)));
+    });
+    let (q, s) = (queue.clone(), shared.clone());
+    shared.karpenter.classes.on_change(move |_| s.karpenter.pools.all().iter().for_each(|p| q.add(key(&**p))));
+    let s = shared.clone();
+    queue.work("nodepool-status", 1, stop, tasks, move |k| {
+        let s = s.clone();
+        async move {
+            s.synced().await;
+            match s.karpenter.pools.get("", &k.1) {
+                Some(pool) => s.pool_status(&pool).await,
+                None => Ok(None),
+            }
+        }
+    });
+    let classes: Arc<Queue<Key>> = Queue::new();
+    let q = classes.clone();
+    shared.karpenter.classes.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
+    let s = shared.clone();
+    classes.work("nodeclass-status", 1, stop, tasks, move |k| {
+        let s = s.clone();
+        async move {
+            let Some(class) = s.karpenter.classes.get("", &k.1) else { return Ok(None) };
+            if let Some(all) = with_condition(&class, "Ready", true, "Ready", "", Timestamp::now()) {
+                s.writer.patch(&path(CLASS_API, "simulatednodeclasses", "", &k.1, "status"), &json!({"status": {"conditions": all}})).await?;
+            }
+            Ok(None)
+        }
+    });
+}
+
+impl Shared {
+    async fn pool_status(&self, o: &DynamicObject) -> Result<Option<Duration>, Error> {
+        let pool = NodePool::read(o);
+        let (mut total, mut nodes) = (Resources::default(), 0);
+        for claim in self.claims_of(&pool.name) {
+            if let Some((t, _)) = self.model(&claim) {
+                add_resources(&mut total, &t.capacity());
+                nodes += 1;
+            }
+        }
+        let mut resources = json!(total.to_list());
+        resources["nodes"] = json!(nodes.to_string());
+        let class = self.karpenter.classes.get("", &pool.class).is_some();
+        let contradictory = pool.requirements.is_contradictory();
+        let (ok, reason, message) = if !class {
+            (false, "NodeClassNotFound", format!("node class {:?} was not found", pool.class))
+        } else if contradictory || self.types(&pool).is_empty() {
+            (false, "NoCompatibleInstanceTypes", "no instance type of the cloud meets the requirements of this NodePool".to_owned())
+        } else {
+            (true, "Ready", String::new())
+        };
+        let now = Timestamp::now();
+        let mut copy = o.clone();
+        for (kind, on, reason, message) in [
+            ("NodeClassReady", class, if class { "NodeClassReady" } else { reason }, if class { "" } else { &message }),
+            ("ValidationSucceeded", !contradictory, if contradictory { "RequirementsContradict" } else { "ValidationSucceeded" }, ""),
+            ("Ready", ok, reason, &message),
+        ] {
+            if let Some(all) = with_condition(&copy, kind, on, reason, message, now) {
+                copy.data["status"]["conditions"] = json!(all);
+            }
+        }
+        // A merge patch keeps keys that it does not name: resources that are gone become null.
+        for k in o.data["status"]["resources"].as_object().into_iter().flatten().map(|(k, _)| k) {
+            if resources[k].is_null() {
+                resources[k] = Value::Null;
+            }
+        }
+        let status = json!({"resources": resources, "nodes": nodes, "conditions": copy.data["status"]["conditions"]});
+        let same = o.data["status"]["resources"] == strip(&resources) && o.data["status"]["conditions"] == status["conditions"] && o.data["status"]["nodes"] == nodes;
+        if !same {
+            self.writer.patch(&path(API, "nodepools", "", &pool.name, "status"), &json!({"status": status})).await?;
+            if !ok {
+                self.writer.event(&o.metadata, POOLS, "Warning", reason, &message).await;
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn strip(v: &Value) -> Value {
+    let pairs = v.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null());
+    Value::Object(pairs.map(|(k, v)| (k.clone(), v.clone())).collect())
+}

@@ -1,0 +1,148 @@
+//! Buying nodes for pods that the scheduler could not place.
+
+use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared};
+use crate::{
+    Stop,
+    api::{Error, path},
+    karpenter::{API, FINALIZER, NodePool},
+    stopped,
+};
+use coracle_provisioning::{
+    NewNode,
+    offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE},
+    pack,
+};
+use coracle_scheduling::PodSpec;
+use coracle_workloads::{action, pod};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde_json::{Value, json};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// A backlog is complete when nothing came for this long, or after the second time.
+const BATCH: (Duration, Duration) = (Duration::from_millis(60), Duration::from_secs(1));
+/// Pods that could not be helped are looked at again this often.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Whether the scheduler gave a pod up.
+fn is_waiting(p: &Pod) -> bool {
+    let refused = pod::condition(p, "PodScheduled").is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
+    pod::is_active(p) && pod::node_name(p).is_empty() && refused
+}
+
+pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
+    let (shared, mut stop) = (shared.clone(), stop.clone());
+    tasks.spawn(async move {
+        shared.synced().await;
+        let mut told: HashMap<String, String> = HashMap::new();
+        loop {
+            if let Err(error) = round(&shared, &mut told).await {
+                tracing::warn!(%error, "provisioning is tried again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                () = shared.wake_provision.notified() => {}
+                () = tokio::time::sleep(RETRY) => {}
+            }
+            let end = tokio::time::Instant::now() + BATCH.1;
+            while tokio::time::Instant::now() < end {
+                if tokio::time::timeout(BATCH.0, shared.wake_provision.notified()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+}
+
+async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Result<(), Error> {
+    let waiting: Vec<Arc<Pod>> = shared.world.pods.all().into_iter().filter(|p| is_waiting(p)).collect();
+    if waiting.is_empty() {
+        told.clear();
+        return Ok(());
+    }
+    let pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| Arc::new(PodSpec::from_pod(p))).collect();
+    let s = shared.clone();
+    // Planning is work for a processor, not for the reactor.
+    let planned = tokio::task::spawn_blocking(move || {
+        let mut snapshot = s.snapshot();
+        pack::pack(&mut snapshot, &pods, &s.pools(), &s.daemons())
+    });
+    let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
+    create_claims(shared, &plan.new_nodes).await?;
+    for p in &waiting {
+        let key = coracle_scheduling::pod::PodKey { namespace: p.metadata.namespace.clone().unwrap_or_default(), name: p.metadata.name.clone().unwrap_or_default() };
+        let Some(why) = plan.unschedulable.get(&key) else { continue };
+        let uid = p.metadata.uid.clone().unwrap_or_default();
+        if told.insert(uid, why.clone()).as_ref() != Some(why) {
+            shared.writer.event(&p.metadata, action::PODS, "Warning", "FailedScheduling", &format!("Failed to schedule pod, {why}")).await;
+        }
+    }
+    told.retain(|uid, _| waiting.iter().any(|p| p.metadata.uid.as_ref() == Some(uid)));
+    Ok(())
+}
+
+/// Creates a claim for each new node and waits until the informer has them. Returns their names.
+pub(super) async fn create_claims(shared: &Shared, nodes: &[NewNode]) -> Result<Vec<String>, Error> {
+    let (mut names, mut newest) = (Vec::new(), 0);
+    for node in nodes {
+        let Some(pool) = shared.karpenter.pools.get("", &node.pool) else { continue };
+        let claim = claim(&NodePool::read(&pool), &pool.metadata, node);
+        let created = shared.writer.send("POST", &path(API, "nodeclaims", "", "", ""), "application/json", &claim).await?;
+        let text = |p: &str| coracle_meta::json::text(&created, p).to_owned();
+        let name = text("metadata.name");
+        tracing::info!(claim = name, pods = node.pods.len(), why = node.why, "bought");
+        let meta = ObjectMeta { name: Some(name.clone()), uid: Some(text("metadata.uid")), ..ObjectMeta::default() };
+        for p in node.pods.iter().take(20) {
+            let about = ObjectMeta { name: Some(p.name.clone()), namespace: Some(p.namespace.clone()), ..ObjectMeta::default() };
+            let about = shared.world.pods.get(&p.namespace, &p.name).map_or(about, |p| p.metadata.clone());
+            shared.writer.event(&about, action::PODS, "Normal", "Nominated", &format!("Pod should schedule on: nodeclaim/{name}")).await;
+        }
+        shared.writer.event(&meta, CLAIMS, "Normal", "Planned", &node.why).await;
+        newest = newest.max(text("metadata.resourceVersion").parse().unwrap_or(0));
+        names.push(name);
+    }
+    if newest > 0 {
+        let _ = tokio::time::timeout(Duration::from_secs(5), shared.karpenter.claims.seen(newest)).await;
+    }
+    Ok(names)
+}
+
+fn claim(pool: &NodePool, meta: &ObjectMeta, node: &NewNode) -> Value {
+    let known = [INSTANCE_TYPE, ZONE, CAPACITY_TYPE, POOL];
+    let mut requirements: Vec<Value> = pool
+        .requirements
+        .0
+        .iter()
+        .filter(|(k, _)| !known.contains(&&***k))
+        .map(|(k, v)| {
+            let (operator, values) = v.to_operator();
+            json!({"key": &**k, "operator": operator, "values": values})
+        })
+        .collect();
+    let list = |key: &str, values: Value| json!({"key": key, "operator": "In", "values": values});
+    requirements.push(list(INSTANCE_TYPE, json!(node.types.iter().map(|t| &**t).collect::<Vec<_>>())));
+    requirements.push(list(ZONE, json!(node.zones.iter().map(|z| &**z).collect::<Vec<_>>())));
+    requirements.push(list(CAPACITY_TYPE, json!(node.capacity_types)));
+    requirements.push(list(POOL, json!([pool.name])));
+    let mut labels = pool.labels.clone();
+    labels.insert(POOL.into(), pool.name.clone());
+    let mut annotations = pool.annotations.clone();
+    annotations.insert(PLANNED_TYPE.into(), node.types.first().map(ToString::to_string).unwrap_or_default());
+    annotations.insert(DECISION.into(), node.why.clone());
+    let template = &pool.template;
+    let mut spec = json!({"nodeClassRef": template["nodeClassRef"], "requirements": requirements, "resources": {"requests": node.requests.to_list()}});
+    for f in ["taints", "startupTaints", "expireAfter", "terminationGracePeriod"] {
+        if !template[f].is_null() {
+            spec[f] = template[f].clone();
+        }
+    }
+    json!({
+        "apiVersion": API, "kind": "NodeClaim",
+        "metadata": {
+            "generateName": format!("{}-", pool.name), "labels": labels, "annotations": annotations, "finalizers": [FINALIZER],
+            "ownerReferences": [{"apiVersion": API, "kind": "NodePool", "name": pool.name, "uid": meta.uid, "blockOwnerDeletion": true}],
+        },
+        "spec": spec,
+    })
+}

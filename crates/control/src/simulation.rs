@@ -1,0 +1,361 @@
+//! Stands for the kubelets of the simulated cloud's machines: nodes register after their boot,
+//! renew their leases, run pods that are bound to them, and go when they are interrupted. There are
+//! no containers: a pod "runs" when its status says so.
+//!
+//! Annotations steer it: `coracle.dev/run-duration` and `coracle.dev/exit-code` on pods that end,
+//! `coracle.dev/interrupt: "true"` on nodes.
+
+use crate::{
+    Stop,
+    api::{Error, Writer, path},
+    informer::{Key, key},
+    karpenter::{self, PRICE, UNREGISTERED, Watched, condition, is_true},
+    queue::Queue,
+    stopped,
+    world::World,
+};
+use coracle_clouds::{CapacityType, Fault, FaultKind, Machine, Simulated};
+use coracle_meta::time::{rfc3339, rfc3339_micro};
+use coracle_workloads::pod;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Client, core::DynamicObject};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{task::JoinSet, time::Instant};
+
+/// Annotation of pods: how long they run before they end.
+pub const RUN_DURATION: &str = "coracle.dev/run-duration";
+/// Annotation of pods: how they end.
+pub const EXIT_CODE: &str = "coracle.dev/exit-code";
+/// Annotation of nodes: take the machine back.
+pub const INTERRUPT: &str = "coracle.dev/interrupt";
+/// Annotation of nodes: when an interrupted machine ends.
+pub const DEADLINE: &str = "coracle.dev/interruption-deadline";
+/// Pods that end run this long unless they say otherwise.
+const DEFAULT_RUN: Duration = Duration::from_secs(5);
+/// Containers stop within this time of being told to.
+const STOP_TIME: Duration = Duration::from_secs(1);
+/// Leases are renewed this often, as by the kubelet.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+struct Kubelets {
+    world: Arc<World>,
+    karpenter: Arc<Watched>,
+    cloud: Arc<Simulated>,
+    writer: Writer,
+    /// When something about an object is due, by UID and what.
+    due: Mutex<HashMap<(String, &'static str), Instant>>,
+}
+
+/// Starts the kubelets.
+pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, cloud: &Arc<Simulated>, stop: &Stop, tasks: &mut JoinSet<()>) {
+    let k = Arc::new(Kubelets {
+        world: world.clone(),
+        karpenter: karpenter.clone(),
+        cloud: cloud.clone(),
+        writer: Writer::new(client, "kubelet"),
+        due: Mutex::default(),
+    });
+    let me = k.clone();
+    karpenter.classes.on_change(move |c| {
+        if c.object().is_some() {
+            me.cloud.set_faults(me.faults(c.new.map(|o| &**o)));
+        }
+    });
+
+    let machines: Arc<Queue<Key>> = Queue::new();
+    let q = machines.clone();
+    karpenter.claims.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
+    let q = machines.clone();
+    world.nodes.on_change(move |c| {
+        let noted = |n: &k8s_openapi::api::core::v1::Node| n.metadata.annotations.as_ref().and_then(|a| a.get(INTERRUPT)).cloned();
+        if c.old.map(|n| noted(n)) != c.new.map(|n| noted(n)) {
+            c.object().iter().for_each(|n| q.add(key(&***n)));
+        }
+    });
+    let me = k.clone();
+    machines.work("machines", 8, stop, tasks, move |key| {
+        let me = me.clone();
+        async move { me.machine(&key.1).await }
+    });
+
+    let pods: Arc<Queue<Key>> = Queue::new();
+    let q = pods.clone();
+    world.pods.on_change(move |c| match c.new {
+        Some(p) if !pod::node_name(p).is_empty() => q.add(key(&**p)),
+        _ => {}
+    });
+    let me = k.clone();
+    pods.work("pods", 16, stop, tasks, move |key| {
+        let me = me.clone();
+        async move { me.pod(&key).await }
+    });
+
+    let mut stop = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                () = tokio::time::sleep(RENEW_EVERY) => k.renew_all().await,
+            }
+        }
+    });
+}
+
+impl Kubelets {
+    /// The faults of all classes. `changed` is not in the informer yet when its handlers run.
+    fn faults(&self, changed: Option<&DynamicObject>) -> Vec<Fault> {
+        let mut classes = self.karpenter.classes.all();
+        if let Some(c) = changed {
+            classes.retain(|o| o.metadata.name != c.metadata.name);
+            classes.push(Arc::new(c.clone()));
+        }
+        let text = |v: &Value| v.as_str().map(str::to_owned);
+        let read = |f: &Value| {
+            let kind = match f["type"].as_str()? {
+                "NoCapacity" => FaultKind::NoCapacity,
+                "NeverRegisters" => FaultKind::NeverRegisters,
+                "SlowBoot" => FaultKind::SlowBoot(karpenter::duration(&f["delay"]).unwrap_or(Duration::from_secs(60))),
+                "Price" => FaultKind::Price(f["factor"].as_f64().unwrap_or(1.0)),
+                _ => return None,
+            };
+            let capacity_type = f["capacityType"].as_str().and_then(CapacityType::parse);
+            Some(Fault { kind, instance_type: text(&f["instanceType"]), zone: text(&f["zone"]), capacity_type })
+        };
+        classes.iter().flat_map(|c| c.data["spec"]["faults"].as_array().cloned().unwrap_or_default()).filter_map(|f| read(&f)).collect()
+    }
+
+    /// How long until something is due; counted from the first time it was asked for.
+    fn until(&self, uid: &str, what: &'static str, after: Duration) -> Duration {
+        let due = *self.due.lock().entry((uid.to_owned(), what)).or_insert_with(|| Instant::now() + after);
+        due.saturating_duration_since(Instant::now())
+    }
+
+    fn forget(&self, uid: &str) {
+        self.due.lock().retain(|(u, _), _| u != uid);
+    }
+
+    async fn machine(&self, name: &str) -> Result<Option<Duration>, Error> {
+        tokio::join!(self.world.nodes.synced(), self.karpenter.synced());
+        let Some(claim) = self.karpenter.claims.get("", name) else { return Ok(None) };
+        let Some(id) = claim.data["status"]["providerID"].as_str().filter(|_| is_true(&claim, "Launched")) else { return Ok(None) };
+        let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default();
+        let machine = match self.cloud.machine(id) {
+            Some(m) => m,
+            // An earlier process launched it. One that was ended stays ended.
+            None if claim.metadata.deletion_timestamp.is_none() && self.world.nodes.get("", name).is_none_or(|n| n.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(DEADLINE))) => {
+                let capacity = CapacityType::parse(&label("karpenter.sh/capacity-type")).unwrap_or(CapacityType::OnDemand);
+                match self.cloud.adopt(name, &label("node.kubernetes.io/instance-type"), &label("topology.kubernetes.io/zone"), capacity) {
+                    Some(m) => m,
+                    None => return Ok(None),
+                }
+            }
+            None => return Ok(None),
+        };
+        let uid = claim.metadata.uid.clone().unwrap_or_default();
+        match self.world.nodes.get("", name) {
+            Some(node) => self.interrupt(&node, &machine, &uid).await,
+            None if condition(&claim, "Registered").is_some_and(|c| c["status"] == "True") => Ok(None),
+            None => {
+                let class = claim.data["spec"]["nodeClassRef"]["name"].as_str().and_then(|c| self.karpenter.classes.get("", c));
+                let own = class.and_then(|c| karpenter::duration(&c.data["spec"]["bootDelay"]));
+                let Some(boot) = machine.boot.map(|b| if b == self.cloud.settings().boot { own.unwrap_or(b) } else { b }) else { return Ok(None) };
+                let left = self.until(&uid, "boot", self.cloud.settings().real(boot));
+                if !left.is_zero() {
+                    return Ok(Some(left));
+                }
+                self.register(&claim, &machine).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Shows an interruption's notice, and ends the machine when it is over.
+    async fn interrupt(&self, node: &k8s_openapi::api::core::v1::Node, machine: &Machine, uid: &str) -> Result<Option<Duration>, Error> {
+        let annotations = node.metadata.annotations.clone().unwrap_or_default();
+        if annotations.get(INTERRUPT).map(String::as_str) != Some("true") {
+            return Ok(None);
+        }
+        let notice = self.cloud.settings().real(self.cloud.settings().notice);
+        let left = self.until(uid, "interrupt", notice);
+        if !annotations.contains_key(DEADLINE) {
+            let end = Timestamp::now().checked_add(jiff::SignedDuration::try_from(left).unwrap_or_default()).unwrap_or(Timestamp::MAX);
+            let patch = json!({"metadata": {"annotations": {DEADLINE: rfc3339(end)}}});
+            self.writer.patch(&path("v1", "nodes", "", &machine.name, ""), &patch).await?;
+            self.writer.event(&node.metadata, coracle_workloads::action::NODES, "Warning", "SpotInterrupted", "The machine is taken back in two minutes").await;
+        }
+        if left.is_zero() {
+            self.cloud.terminate(&machine.provider_id);
+            return Ok(None);
+        }
+        Ok(Some(left))
+    }
+
+    async fn register(&self, claim: &DynamicObject, machine: &Machine) -> Result<(), Error> {
+        let (t, now, name) = (machine.instance_type, rfc3339(Timestamp::now()), &machine.name);
+        let mut labels = coracle_clouds::simulated::labels(t);
+        labels.insert("topology.kubernetes.io/zone".into(), machine.zone.clone());
+        labels.insert("karpenter.sh/capacity-type".into(), machine.capacity_type.to_string());
+        labels.insert("kubernetes.io/hostname".into(), name.clone());
+        let mut taints = vec![json!({"key": UNREGISTERED, "effect": "NoExecute"})];
+        for list in ["taints", "startupTaints"] {
+            taints.extend(claim.data["spec"][list].as_array().cloned().unwrap_or_default());
+        }
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now, "lastTransitionTime": now});
+        let index = machine.provider_id.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
+        let ip = format!("10.{}.{}.{}", 1 + index % 200, (index >> 8) % 250, 1 + (index >> 16) % 250);
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": labels, "annotations": {PRICE: machine.usd_per_hour.to_string()}},
+            "spec": {"providerID": machine.provider_id, "taints": taints},
+            "status": {
+                "capacity": t.capacity().to_list(), "allocatable": t.allocatable().to_list(),
+                "conditions": [
+                    condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+                    condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+                    condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+                    condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+                ],
+                "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
+                "nodeInfo": {"architecture": t.arch.to_string(), "operatingSystem": "linux", "kubeletVersion": "v1.37.0+coracle-simulated", "kubeProxyVersion": "",
+                    "containerRuntimeVersion": "simulated://1", "osImage": "Simulated", "kernelVersion": "simulated", "machineID": "", "systemUUID": "", "bootID": ""},
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+            },
+        });
+        match self.writer.send("POST", &path("v1", "nodes", "", "", ""), "application/json", &node).await {
+            Err(e) if !e.is_conflict() => return Err(e),
+            _ => {}
+        }
+        self.renew(name).await
+    }
+
+    async fn renew(&self, node: &str) -> Result<(), Error> {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": node, "namespace": "kube-node-lease"},
+            "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": rfc3339_micro(Timestamp::now())},
+        });
+        let at = path("coordination.k8s.io/v1", "leases", "kube-node-lease", node, "");
+        self.writer.send("PUT", &at, "application/json", &lease).await.map(drop)
+    }
+
+    async fn renew_all(&self) {
+        for machine in self.cloud.machines() {
+            if self.world.nodes.get("", &machine.name).is_some() {
+                if let Err(error) = self.renew(&machine.name).await {
+                    tracing::debug!(%error, "a lease was not renewed");
+                }
+            }
+        }
+        // Leases of nodes that are gone.
+        for lease in self.world.leases.all() {
+            let name = lease.metadata.name.clone().unwrap_or_default();
+            if self.world.nodes.get("", &name).is_none() {
+                let at = path("coordination.k8s.io/v1", "leases", "kube-node-lease", &name, "");
+                let _ = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
+            }
+        }
+    }
+
+    async fn pod(&self, k: &Key) -> Result<Option<Duration>, Error> {
+        let Some(p) = self.world.pods.get(&k.0, &k.1) else { return Ok(None) };
+        let uid = p.metadata.uid.clone().unwrap_or_default();
+        let Some(node) = self.world.nodes.get("", pod::node_name(&p)) else { return Ok(None) };
+        let simulated = node.spec.as_ref().and_then(|s| s.provider_id.as_deref()).is_some_and(|i| self.cloud.machine(i).is_some());
+        if !simulated {
+            return Ok(None);
+        }
+        let real = |d| self.cloud.settings().real(d);
+        if p.metadata.deletion_timestamp.is_some() {
+            let grace = Duration::from_secs(u64::try_from(p.metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0));
+            let left = self.until(&uid, "stop", real(grace.min(STOP_TIME)));
+            if !left.is_zero() {
+                return Ok(Some(left));
+            }
+            let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+            let deleted = self.writer.send("DELETE", &path("v1", "pods", &k.0, &k.1, ""), "application/json", &options).await;
+            self.forget(&uid);
+            return match deleted {
+                Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
+                _ => Ok(None),
+            };
+        }
+        match pod::phase(&p) {
+            "Pending" => {
+                let left = self.until(&uid, "start", real(self.cloud.settings().pod_start));
+                if left.is_zero() {
+                    self.report(&p, &node, None).await?;
+                }
+                Ok((!left.is_zero()).then_some(left))
+            }
+            "Running" if p.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("Always") => {
+                let annotation = |a: &str| p.metadata.annotations.as_ref().and_then(|m| m.get(a)).cloned();
+                let run = annotation(RUN_DURATION).and_then(|d| karpenter::duration(&json!(d))).unwrap_or(DEFAULT_RUN);
+                let left = self.until(&uid, "end", real(run));
+                if left.is_zero() {
+                    let code = annotation(EXIT_CODE).and_then(|c| c.parse().ok()).unwrap_or(0);
+                    self.report(&p, &node, Some(code)).await?;
+                    self.forget(&uid);
+                }
+                Ok((!left.is_zero()).then_some(left))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes the status of a pod that started, or ended with a code.
+    async fn report(&self, p: &Pod, node: &k8s_openapi::api::core::v1::Node, ended: Option<i32>) -> Result<(), Error> {
+        let now = rfc3339(Timestamp::now());
+        let started = p.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or_else(|| now.clone(), |t| rfc3339(t.0));
+        let ready = ended.is_none();
+        let state = |code: Option<i32>| match code {
+            None => json!({"running": {"startedAt": started}}),
+            Some(code) => json!({"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" }, "startedAt": started, "finishedAt": now}}),
+        };
+        let container = |c: &k8s_openapi::api::core::v1::Container, code: Option<i32>| {
+            let image = c.image.clone().unwrap_or_default();
+            json!({"name": c.name, "image": image, "imageID": format!("simulated://{image}"), "containerID": format!("simulated://{}/{}", p.metadata.uid.as_deref().unwrap_or(""), c.name),
+                "ready": code.is_none(), "started": code.is_none(), "restartCount": 0, "state": state(code)})
+        };
+        let spec = p.spec.clone().unwrap_or_default();
+        let init: Vec<Value> = spec.init_containers.iter().flatten().map(|c| {
+            let sidecar = c.restart_policy.as_deref() == Some("Always");
+            container(c, if sidecar { ended } else { Some(0) })
+        }).collect();
+        let containers: Vec<Value> = spec.containers.iter().map(|c| container(c, ended)).collect();
+        let host = node.status.as_ref().and_then(|s| s.addresses.as_ref()).into_iter().flatten().find(|a| a.type_ == "InternalIP").map(|a| a.address.clone()).unwrap_or_default();
+        let uid = p.metadata.uid.clone().unwrap_or_default();
+        let n = uid.bytes().fold(11u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
+        let ip = format!("10.244.{}.{}", n % 256, 1 + (n >> 8) % 250);
+        let flag = |b: bool| if b { "True" } else { "False" };
+        let condition = |kind: &str, on: bool, reason: &str| {
+            let mut c = json!({"type": kind, "status": flag(on), "lastTransitionTime": now});
+            if !on {
+                c["reason"] = json!(reason);
+            }
+            c
+        };
+        let done = if ended == Some(0) { "PodCompleted" } else { "PodFailed" };
+        let phase = match ended {
+            None => "Running",
+            Some(0) => "Succeeded",
+            Some(_) => "Failed",
+        };
+        let mut status = json!({
+            "phase": phase, "startTime": started, "hostIP": host, "hostIPs": [{"ip": host}], "podIP": ip, "podIPs": [{"ip": ip}],
+            "containerStatuses": containers,
+            "conditions": [condition("PodReadyToStartContainers", ready, done), condition("Initialized", true, ""), condition("Ready", ready, done), condition("ContainersReady", ready, done)],
+        });
+        if !init.is_empty() {
+            status["initContainerStatuses"] = json!(init);
+        }
+        let at = path("v1", "pods", p.metadata.namespace.as_deref().unwrap_or_default(), p.metadata.name.as_deref().unwrap_or_default(), "status");
+        let patch = json!({"metadata": {"uid": uid}, "status": status});
+        // Strategic, so that PodScheduled stays among the conditions.
+        match self.writer.send("PATCH", &at, "application/strategic-merge-patch+json", &patch).await {
+            Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
