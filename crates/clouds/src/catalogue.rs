@@ -113,7 +113,10 @@ impl InstanceType {
     /// How many pods the network of such a machine carries.
     pub fn max_pods(&self) -> i64 {
         match self.vcpus {
+            _ if ["nano", "micro"].contains(&self.size) => 4,
+            _ if self.size == "small" => 11,
             ..=1 => 8,
+            _ if self.size == "medium" => 17,
             2..=3 => 29,
             4..=11 => 58,
             12..=63 => 234,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused or could not be reached.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", message(.source))]
     Api {
         /// What was being done.
         what: String,
@@ -22,6 +22,14 @@ pub enum Error {
     /// A request could not be made.
     #[error("{0}")]
     Request(String),
+}
+
+/// What the server said, without the rest of its Status.
+fn message(e: &kube::Error) -> String {
+    match e {
+        kube::Error::Api(s) => s.message.clone(),
+        e => e.to_string(),
+    }
 }
 
 impl Error {

@@ -25,6 +25,9 @@ pub(crate) fn node_pool() -> [Value; 2] {
                     requirement("kubernetes.io/arch", &["amd64"]),
                     requirement("kubernetes.io/os", &["linux"]),
                     requirement("karpenter.sh/capacity-type", &["on-demand", "spot"]),
+                    // As Karpenter's own first example: no burstable, exotic or very old machines.
+                    requirement("karpenter.k8s.aws/instance-category", &["c", "m", "r"]),
+                    json!({"key": "karpenter.k8s.aws/instance-generation", "operator": "Gt", "values": ["2"]}),
                 ],
                 "expireAfter": "720h",
             }},

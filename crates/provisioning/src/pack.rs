@@ -17,6 +17,8 @@ use std::{
 const BYTES_PER_CPU: f64 = 10.0 * (1u64 << 30) as f64;
 /// A unit of an extended resource (a GPU) in processors: it decides the price of its machine.
 const CPUS_PER_EXTENDED: f64 = 30.0;
+/// What a pod that asks for nothing counts as, in processors.
+const MIN_VALUE: f64 = 0.01;
 /// Most types that a new node names as alternatives, as Karpenter's provider.
 const MAX_TYPES: usize = 60;
 
@@ -58,7 +60,9 @@ pub struct Plan {
 
 fn value(r: &Resources) -> f64 {
     let extended: i64 = r.extended.iter().map(|(_, n)| n).sum();
-    r.cpu_milli as f64 / 1000.0 + r.memory_bytes as f64 / BYTES_PER_CPU + extended as f64 * CPUS_PER_EXTENDED + 1e-6
+    let size = r.cpu_milli as f64 / 1000.0 + r.memory_bytes as f64 / BYTES_PER_CPU + extended as f64 * CPUS_PER_EXTENDED;
+    // A pod that asks for nothing still wants a place.
+    size.max(MIN_VALUE * r.pods.max(0) as f64)
 }
 
 /// Pods that are alike.

@@ -4,7 +4,7 @@
 use coracle_meta::{LabelSelector, Quantity, json as path, name, status::FieldError};
 use coracle_schema::{Kind, validate::changed};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 type Rule = fn(&Value, Option<&Value>, &mut Vec<FieldError>);
 
@@ -442,7 +442,11 @@ fn pod_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         }
         spec
     };
-    if rest(v) != rest(old) {
-        errors.push(FieldError::forbidden("spec", "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"));
+    let (new, was) = (rest(v), rest(old));
+    let keys = [&new, &was].into_iter().filter_map(Value::as_object).flatten().map(|(k, _)| k.as_str());
+    let changed: BTreeSet<&str> = keys.filter(|k| new.get(*k) != was.get(*k)).collect();
+    if !changed.is_empty() {
+        let list: Vec<&str> = changed.into_iter().collect();
+        errors.push(FieldError::forbidden("spec", format!("pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative); changed: {}", list.join(", "))));
     }
 }

@@ -200,6 +200,9 @@ fn put(arena: &Arena, name: &str, slot: &Slot, wire: Wire<'_>, map: &mut Map<Str
             let entries = map.entry(name).or_insert_with(|| json!({}));
             entries[key] = v.unwrap_or_else(|| json!(""));
         }
+        // Upstream's encoder writes every string, given or not: an empty one is an absent one. (Of
+        // the few fields where it is not, clients that set them send JSON.)
+        Type::String if matches!(wire, Wire::Bytes(b"")) => {}
         ty => drop(map.insert(name.into(), value(arena, ty, wire, depth)?)),
     }
     Ok(())
