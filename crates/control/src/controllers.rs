@@ -203,7 +203,9 @@ fn start_budgets(world: &Arc<World>, clients: &Clients, stop: &Stop, tasks: &mut
     c.run(world, clients, &queue, stop, tasks, |w, k, now| {
         let b = w.budgets.get(&k.0, &k.1)?;
         let mut scales: BTreeMap<String, i32> = BTreeMap::new();
-        let mut add = |m: &ObjectMeta, n: Option<i32>| drop(scales.insert(m.uid.clone().unwrap_or_default(), n.unwrap_or(1)));
+        let mut add = |m: &ObjectMeta, n: Option<i32>| {
+            scales.insert(m.uid.clone().unwrap_or_default(), n.unwrap_or(1));
+        };
         // A ReplicaSet of a Deployment stands for the whole Deployment, as a rollout moves pods.
         w.replica_sets.in_namespace(&k.0).iter().for_each(|r| {
             let owner = r.metadata.owner_references.iter().flatten().find(|o| o.kind == "Deployment");

@@ -13,7 +13,7 @@ use http::Request;
 use kube::{
     Api, Client,
     core::{ApiResource, DynamicObject, PartialObjectMeta},
-    runtime::{WatchStreamExt, metadata_watcher, watcher},
+    runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -68,14 +68,14 @@ async fn all_collections(writer: &Writer) -> Result<Vec<(String, String)>, Error
 async fn watch(client: Client, (gv, plural): (String, String), shared: Shared) {
     let (group, version) = gv.split_once('/').unwrap_or(("", &gv));
     let resource = ApiResource { group: group.into(), version: version.into(), api_version: gv.clone(), kind: "Object".into(), plural: plural.clone() };
-    let api: Api<DynamicObject> = Api::all_with(client, &resource);
-    let mut stream = metadata_watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
+    let mut stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
     let here = (gv, plural);
     let mut present: HashSet<String> = HashSet::new();
     let mut listed: HashSet<String> = HashSet::new();
     while let Some(event) = stream.next().await {
         let (graph, queue) = (&shared.0, &shared.1);
-        let mut set = |o: PartialObjectMeta<DynamicObject>| {
+        let set = |o: PartialObjectMeta<DynamicObject>| {
             let item = item(&here, o);
             let uid = item.uid.clone();
             graph.lock().set(item).into_iter().for_each(|u| queue.add(u));

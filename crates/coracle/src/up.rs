@@ -9,6 +9,7 @@ use coracle_server::{Server, authn::Identity, bootstrap, inprocess::InProcess, l
 use coracle_store::{OpenError, Store};
 use jiff::Timestamp;
 use std::{
+    io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -122,7 +123,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
     coracle_control::run(&settings, &stopping, &mut tasks);
     announce(&o, address, &kubeconfig, minor, started);
     wait_for_signal().await?;
-    eprintln!("stopping");
+    let _ = writeln!(std::io::stderr(), "stopping");
     stop.send_replace(true);
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
@@ -138,13 +139,15 @@ fn client(server: &Arc<Server>, account: &str) -> kube::Client {
 }
 
 fn announce(o: &Options, address: SocketAddr, kubeconfig: &Path, minor: Minor, started: Instant) {
-    println!(
-        "ready: Kubernetes {minor} at https://{address}, cloud {}, data {}, in {:.0} ms",
+    let data = if o.in_memory { "in memory".into() } else { o.data_dir.display().to_string() };
+    let took = started.elapsed().as_secs_f64() * 1000.0;
+    let text = format!(
+        "ready: Kubernetes {minor} at https://{address}, cloud {}, data {data}, in {took:.0} ms\n  type:  export KUBECONFIG={}\n",
         o.cloud,
-        if o.in_memory { "in memory".into() } else { o.data_dir.display().to_string() },
-        started.elapsed().as_secs_f64() * 1000.0
+        kubeconfig.display()
     );
-    println!("  type:  export KUBECONFIG={}", kubeconfig.display());
+    // A reader that has gone is no reason to stop.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// The file that says which version wrote a data directory.
