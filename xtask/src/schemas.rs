@@ -90,20 +90,41 @@ fn render(
     definitions: &BTreeMap<String, BTreeMap<String, BTreeSet<u32>>>,
 ) -> Result<String> {
     let mut out = String::new();
-    writeln!(out, "# Made by `cargo xtask schemas`; `cargo xtask schemas --check` proves it. Do not edit.")?;
+    writeln!(
+        out,
+        "# Made by `cargo xtask schemas`; `cargo xtask schemas --check` proves it. Do not edit."
+    )?;
     writeln!(out, "# Structure: PyPI {STRUCTURE}, Apache-2.0.")?;
     for (_, p) in RESOURCES {
         writeln!(out, "# Resources: PyPI {p}, MIT.")?;
     }
     writeln!(out, "# Field numbers (#): crates.io {TAGS}, Apache-2.0.")?;
-    writeln!(out, "# @a-b: only in minors 1.a to 1.b. !: required. The reader is crates/schema/src/pack.rs.")?;
+    writeln!(
+        out,
+        "# @a-b: only in minors 1.a to 1.b. !: required. The reader is crates/schema/src/pack.rs."
+    )?;
     for (r, minors) in resources {
         let scope = if r.namespaced { "namespaced" } else { "cluster" };
-        let gv = if r.group.is_empty() { r.version.clone() } else { format!("{}/{}", r.group, r.version) };
+        let gv = if r.group.is_empty() {
+            r.version.clone()
+        } else {
+            format!("{}/{}", r.group, r.version)
+        };
         let verbs = r.verbs.join(",");
-        writeln!(out, "resource {gv} {} {} {scope} {} {verbs}{}", r.kind, r.plural, r.def, at(minors))?;
+        writeln!(
+            out,
+            "resource {gv} {} {} {scope} {} {verbs}{}",
+            r.kind,
+            r.plural,
+            r.def,
+            at(minors)
+        )?;
         for s in &r.subs {
-            let gv = if s.group.is_empty() { s.version.clone() } else { format!("{}/{}", s.group, s.version) };
+            let gv = if s.group.is_empty() {
+                s.version.clone()
+            } else {
+                format!("{}/{}", s.group, s.version)
+            };
             writeln!(out, "  sub {} {gv} {} {}", s.name, s.kind, s.verbs.join(","))?;
         }
     }
@@ -181,7 +202,11 @@ fn read_resources(dir: &Path) -> Result<Vec<Resource>> {
         let text = std::fs::read_to_string(file)?;
         for class in text.split("\nclass ").skip(1) {
             let field = |name: &str| {
-                class.lines().find(|l| l.trim_start().starts_with(name)).map(quoted).unwrap_or_default()
+                class
+                    .lines()
+                    .find(|l| l.trim_start().starts_with(name))
+                    .map(quoted)
+                    .unwrap_or_default()
             };
             let (resource, parent) = (field("resource="), field("parent="));
             let [group, version, kind] = &resource[..] else { continue };
@@ -196,7 +221,8 @@ fn read_resources(dir: &Path) -> Result<Vec<Resource>> {
                 let namespaced = class.contains("(res.Namespaced");
                 let (group, version, kind) = (group.clone(), version.clone(), kind.clone());
                 let def = String::new();
-                let r = Resource { group, version, kind, plural, namespaced, def, verbs, subs: vec![] };
+                let r =
+                    Resource { group, version, kind, plural, namespaced, def, verbs, subs: vec![] };
                 resources.insert(gvk(&resource), r);
             }
         }
@@ -257,7 +283,9 @@ fn reference(name: &str) -> Result<&'static str, String> {
         "meta.v1.Time" => "time",
         "meta.v1.MicroTime" => "microtime",
         "runtime.RawExtension" | "meta.v1.FieldsV1" | "meta.v1.Patch" => "any",
-        s if s.starts_with("apiextensions.v1.JSON") && s != "apiextensions.v1.JSONSchemaProps" => "any",
+        s if s.starts_with("apiextensions.v1.JSON") && s != "apiextensions.v1.JSONSchemaProps" => {
+            "any"
+        }
         _ => return Err(short),
     })
 }

@@ -4,7 +4,11 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use std::{collections::BTreeMap, path::{Path, PathBuf}, process::Command};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Where field numbers come from.
 pub(crate) const TAGS: &str = "k8s-pb 0.9.0";
@@ -34,20 +38,37 @@ impl Tags {
 
     /// Path of numbers for each JSON property of a definition. Embedded structs have no property
     /// of their own: their fields are reached through the number of the struct.
-    pub(crate) fn of(&self, definition: &str, properties: &serde_json::Map<String, Value>) -> BTreeMap<String, String> {
+    pub(crate) fn of(
+        &self,
+        definition: &str,
+        properties: &serde_json::Map<String, Value>,
+    ) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         self.collect(definition, properties, "", &mut found);
         found
     }
 
-    fn collect(&self, definition: &str, properties: &serde_json::Map<String, Value>, prefix: &str, found: &mut BTreeMap<String, String>) {
+    fn collect(
+        &self,
+        definition: &str,
+        properties: &serde_json::Map<String, Value>,
+        prefix: &str,
+        found: &mut BTreeMap<String, String>,
+    ) {
         let module = definition.rsplit_once('.').map_or("", |(m, _)| m);
         for (name, tag, message) in self.0.get(&definition.to_lowercase()).into_iter().flatten() {
             let property = properties.keys().find(|p| p.to_lowercase() == *name);
             match (property, message) {
-                (Some(p), _) => drop(found.entry(p.clone()).or_insert_with(|| format!("{prefix}{tag}"))),
+                (Some(p), _) => {
+                    drop(found.entry(p.clone()).or_insert_with(|| format!("{prefix}{tag}")))
+                }
                 (None, Some(m)) if prefix.len() < 8 => {
-                    self.collect(&format!("{module}.{m}"), properties, &format!("{prefix}{tag}."), found);
+                    self.collect(
+                        &format!("{module}.{m}"),
+                        properties,
+                        &format!("{prefix}{tag}."),
+                        found,
+                    );
                 }
                 _ => {}
             }
@@ -59,10 +80,15 @@ fn source(root: &Path) -> Result<PathBuf> {
     let dir = root.join("target/schemas/k8s-pb");
     std::fs::create_dir_all(dir.join("src"))?;
     let (name, version) = TAGS.split_once(' ').context("TAGS names a crate and a version")?;
-    let manifest = format!("[package]\nname = \"fetch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n{name} = \"={version}\"\n");
+    let manifest = format!(
+        "[package]\nname = \"fetch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n{name} = \"={version}\"\n"
+    );
     std::fs::write(dir.join("Cargo.toml"), manifest)?;
     std::fs::write(dir.join("src/lib.rs"), "")?;
-    let output = Command::new("cargo").args(["metadata", "--format-version", "1"]).current_dir(&dir).output()?;
+    let output = Command::new("cargo")
+        .args(["metadata", "--format-version", "1"])
+        .current_dir(&dir)
+        .output()?;
     let v: Value = serde_json::from_slice(&output.stdout).context("cargo metadata failed")?;
     let packages = v["packages"].as_array().context("no packages")?;
     let found = packages.iter().find(|p| p["name"] == name).context("the crate was not fetched")?;
@@ -98,7 +124,9 @@ fn read_file(text: &str, module: &str, all: &mut BTreeMap<String, Message>) {
         } else if let (Some(t), Some(rest)) = (tag, line.strip_prefix("pub ")) {
             let (name, ty) = rest.split_once(':').unwrap_or((rest, ""));
             let name = name.trim_start_matches("r#").replace('_', "").to_lowercase();
-            let message = is_message.then(|| ty.rsplit("::").next().unwrap_or("").trim_end_matches(['>', ',', ' ']).to_owned());
+            let message = is_message.then(|| {
+                ty.rsplit("::").next().unwrap_or("").trim_end_matches(['>', ',', ' ']).to_owned()
+            });
             let message = message.map(|m| m.rsplit('<').next().unwrap_or("").to_owned());
             if let Some(fields) = all.get_mut(&current) {
                 fields.push((name, t, message));

@@ -70,18 +70,23 @@ pub fn catalogue() -> &'static [InstanceType] {
 /// Expands a row of the table. A malformed row is a mistake of this crate, found by its tests.
 fn family(line: &'static str) -> Vec<InstanceType> {
     let bad = || panic!("families.tsv: bad row {line:?}");
-    let [family, arch, maker, memory, price, gpu, disk, spot, sizes] = line.split('\t').collect::<Vec<_>>()[..] else { bad() };
+    let [family, arch, maker, memory, price, gpu, disk, spot, sizes] =
+        line.split('\t').collect::<Vec<_>>()[..]
+    else {
+        bad()
+    };
     let number = |s: &str| s.parse::<f64>().unwrap_or_else(|_| bad());
     let (memory, price, disk) = (number(memory), number(price), number(disk));
     let one = |token: &'static str| {
         let (size, explicit) = token.split_once('=').unwrap_or((token, ""));
-        let (vcpus, memory_mib, usd_per_hour, gpus) = match explicit.split('/').collect::<Vec<_>>()[..] {
-            [v, m, p, g] => (number(v), number(m), number(p), number(g)),
-            _ => {
-                let v = vcpus_of(size).unwrap_or_else(|| bad());
-                (v, (v * memory).floor(), v * price, 0.0)
-            }
-        };
+        let (vcpus, memory_mib, usd_per_hour, gpus) =
+            match explicit.split('/').collect::<Vec<_>>()[..] {
+                [v, m, p, g] => (number(v), number(m), number(p), number(g)),
+                _ => {
+                    let v = vcpus_of(size).unwrap_or_else(|| bad());
+                    (v, (v * memory).floor(), v * price, 0.0)
+                }
+            };
         InstanceType {
             name: format!("{family}.{size}"),
             family,
@@ -190,19 +195,32 @@ mod tests {
     /// Holds every type that the table names against the reference list, where it is there.
     #[test]
     fn the_table_agrees_with_the_price_list() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/ec2-us-east-1.csv");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../../shared/data/ec2-us-east-1.csv");
         let Ok(text) = std::fs::read_to_string(&path) else {
             println!("skipped: {} is not there", path.display());
             return;
         };
-        let rows: HashMap<&str, Vec<&str>> = text.lines().skip(1).map(|l| l.split(',').collect::<Vec<_>>()).map(|r| (r[0], r)).collect();
+        let rows: HashMap<&str, Vec<&str>> = text
+            .lines()
+            .skip(1)
+            .map(|l| l.split(',').collect::<Vec<_>>())
+            .map(|r| (r[0], r))
+            .collect();
         for t in catalogue() {
-            let r = rows.get(t.name.as_str()).unwrap_or_else(|| panic!("{} is not in the list", t.name));
+            let r = rows
+                .get(t.name.as_str())
+                .unwrap_or_else(|| panic!("{} is not in the list", t.name));
             let int = |i: usize| r[i].parse::<i64>().unwrap();
             assert_eq!((t.vcpus, t.memory_mib, t.gpus), (int(1), int(2), int(4)), "{}", t.name);
             assert_eq!(t.arch.to_string(), r[3], "{}", t.name);
             let price: f64 = r[11].parse().unwrap();
-            assert!((t.usd_per_hour - price).abs() <= price * 0.01, "{}: {} is not {price}", t.name, t.usd_per_hour);
+            assert!(
+                (t.usd_per_hour - price).abs() <= price * 0.01,
+                "{}: {} is not {price}",
+                t.name,
+                t.usd_per_hour
+            );
         }
     }
 }

@@ -13,4 +13,6 @@ pub mod catalogue;
 pub mod simulated;
 
 pub use catalogue::{Arch, InstanceType, catalogue};
-pub use simulated::{CapacityType, Fault, FaultKind, Launch, LaunchError, Machine, Settings, Simulated};
+pub use simulated::{
+    CapacityType, Fault, FaultKind, Launch, LaunchError, Machine, Settings, Simulated,
+};

@@ -93,17 +93,36 @@ impl FromStr for Settings {
         }
         let mut s = Self::default();
         for option in options.split(',').filter(|o| !o.is_empty()) {
-            let (key, value) = option.split_once('=').ok_or_else(|| format!("{option:?} is no key=value of the simulated cloud"))?;
-            let bad = |what: &str| format!("{value:?} is no {what} for {key} of the simulated cloud");
+            let (key, value) = option
+                .split_once('=')
+                .ok_or_else(|| format!("{option:?} is no key=value of the simulated cloud"))?;
+            let bad =
+                |what: &str| format!("{value:?} is no {what} for {key} of the simulated cloud");
             let duration = || seconds(value).ok_or_else(|| bad("duration such as 2s or 500ms"));
             match key {
                 "seed" => s.seed = value.parse().map_err(|_| bad("number"))?,
-                "speed" => s.speed = value.parse().ok().filter(|v| *v > 0.0 && *v <= 10_000.0).ok_or_else(|| bad("number above 0"))?,
+                "speed" => {
+                    s.speed = value
+                        .parse()
+                        .ok()
+                        .filter(|v| *v > 0.0 && *v <= 10_000.0)
+                        .ok_or_else(|| bad("number above 0"))?
+                }
                 "boot" => s.boot = duration()?,
                 "pod-start" => s.pod_start = duration()?,
                 "notice" => s.notice = duration()?,
-                "zones" => s.zones = value.parse().ok().filter(|z| (1..=6).contains(z)).ok_or_else(|| bad("number from 1 to 6"))?,
-                _ => return Err(format!("unknown key {key:?} of the simulated cloud; it has seed, speed, boot, pod-start, notice, zones")),
+                "zones" => {
+                    s.zones = value
+                        .parse()
+                        .ok()
+                        .filter(|z| (1..=6).contains(z))
+                        .ok_or_else(|| bad("number from 1 to 6"))?
+                }
+                _ => {
+                    return Err(format!(
+                        "unknown key {key:?} of the simulated cloud; it has seed, speed, boot, pod-start, notice, zones"
+                    ));
+                }
             }
         }
         Ok(s)
@@ -238,17 +257,24 @@ impl Simulated {
     pub fn price(&self, t: &InstanceType, zone: &str, c: CapacityType) -> Option<f64> {
         let base = match c {
             CapacityType::OnDemand => t.usd_per_hour,
-            CapacityType::Spot if t.spot => t.usd_per_hour * (SPOT.0 + SPOT.1 * self.fraction(&t.name, zone)),
+            CapacityType::Spot if t.spot => {
+                t.usd_per_hour * (SPOT.0 + SPOT.1 * self.fraction(&t.name, zone))
+            }
             CapacityType::Spot => return None,
         };
         let faults = self.faults.lock();
-        let factor: f64 = faults.iter().filter(|f| f.hits(&t.name, zone, c)).map(|f| if let FaultKind::Price(x) = f.kind { x } else { 1.0 }).product();
+        let factor: f64 = faults
+            .iter()
+            .filter(|f| f.hits(&t.name, zone, c))
+            .map(|f| if let FaultKind::Price(x) = f.kind { x } else { 1.0 })
+            .product();
         Some((base * factor * 1e6).round() / 1e6)
     }
 
     /// A number from 0 to 1 that only seed, type and zone decide.
     fn fraction(&self, name: &str, zone: &str) -> f64 {
-        let mut h: u64 = 0xcbf2_9ce4_8422_2325 ^ self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut h: u64 =
+            0xcbf2_9ce4_8422_2325 ^ self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for b in name.bytes().chain(zone.bytes()) {
             h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
         }
@@ -269,23 +295,33 @@ impl Simulated {
         let mut offers: Vec<(f64, &'static InstanceType, &String, CapacityType)> = Vec::new();
         for t in request.types.iter().filter_map(|n| self.instance_type(n)) {
             for zone in request.zones.iter().filter(|z| self.zones().contains(z)) {
-                let prices = request.capacity_types.iter().filter_map(|c| Some((self.price(t, zone, *c)?, t, zone, *c)));
+                let prices = request
+                    .capacity_types
+                    .iter()
+                    .filter_map(|c| Some((self.price(t, zone, *c)?, t, zone, *c)));
                 offers.extend(prices);
             }
         }
         if offers.is_empty() {
             return Err(LaunchError::NoSuchType);
         }
-        offers.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| (&a.1.name, a.2, a.3).cmp(&(&b.1.name, b.2, b.3))));
+        offers.sort_by(|a, b| {
+            a.0.total_cmp(&b.0).then_with(|| (&a.1.name, a.2, a.3).cmp(&(&b.1.name, b.2, b.3)))
+        });
         let faults = self.faults.lock().clone();
         let mut refused = Vec::new();
         for (price, t, zone, c) in offers {
-            let hit = |k: fn(&FaultKind) -> bool| faults.iter().find(|f| k(&f.kind) && f.hits(&t.name, zone, c));
+            let hit = |k: fn(&FaultKind) -> bool| {
+                faults.iter().find(|f| k(&f.kind) && f.hits(&t.name, zone, c))
+            };
             if hit(|k| *k == FaultKind::NoCapacity).is_some() {
                 refused.push((t.name.clone(), zone.clone(), c));
                 continue;
             }
-            let boot = match (hit(|k| *k == FaultKind::NeverRegisters), hit(|k| matches!(k, FaultKind::SlowBoot(_)))) {
+            let boot = match (
+                hit(|k| *k == FaultKind::NeverRegisters),
+                hit(|k| matches!(k, FaultKind::SlowBoot(_))),
+            ) {
                 (Some(_), _) => None,
                 (None, Some(Fault { kind: FaultKind::SlowBoot(d), .. })) => Some(*d),
                 _ => Some(self.settings.boot),
@@ -306,7 +342,13 @@ impl Simulated {
     }
 
     /// Takes over a machine that an earlier process launched.
-    pub fn adopt(&self, name: &str, instance_type: &str, zone: &str, c: CapacityType) -> Option<Arc<Machine>> {
+    pub fn adopt(
+        &self,
+        name: &str,
+        instance_type: &str,
+        zone: &str,
+        c: CapacityType,
+    ) -> Option<Arc<Machine>> {
         let t = self.instance_type(instance_type)?;
         let machine = Arc::new(Machine {
             provider_id: provider_id(zone, name),
@@ -346,7 +388,12 @@ pub fn labels(t: &InstanceType) -> BTreeMap<String, String> {
     let mut l: BTreeMap<String, String> = BTreeMap::new();
     let mut put = |k: &str, v: String| drop(l.insert(k.into(), v));
     let category: String = t.family.chars().take_while(char::is_ascii_alphabetic).collect();
-    let generation: String = t.family.chars().skip_while(char::is_ascii_alphabetic).take_while(char::is_ascii_digit).collect();
+    let generation: String = t
+        .family
+        .chars()
+        .skip_while(char::is_ascii_alphabetic)
+        .take_while(char::is_ascii_digit)
+        .collect();
     put("node.kubernetes.io/instance-type", t.name.clone());
     put("kubernetes.io/arch", t.arch.to_string());
     put("kubernetes.io/os", "linux".into());
@@ -376,18 +423,28 @@ mod tests {
 
     fn request(types: &[&str], c: &[CapacityType]) -> Launch {
         let cloud = Simulated::new(Settings::default());
-        Launch { name: "n".into(), types: types.iter().map(|t| (*t).into()).collect(), zones: cloud.zones(), capacity_types: c.to_vec() }
+        Launch {
+            name: "n".into(),
+            types: types.iter().map(|t| (*t).into()).collect(),
+            zones: cloud.zones(),
+            capacity_types: c.to_vec(),
+        }
     }
 
     #[test]
     fn spot_prices_are_within_their_range_and_follow_the_seed() {
-        let (a, b) = (Simulated::new(Settings::default()), Simulated::new(Settings { seed: 2, ..Settings::default() }));
+        let (a, b) = (
+            Simulated::new(Settings::default()),
+            Simulated::new(Settings { seed: 2, ..Settings::default() }),
+        );
         let mut differ = 0;
         for t in catalogue().iter().filter(|t| t.spot) {
             for z in a.zones() {
                 let p = a.price(t, &z, CapacityType::Spot).unwrap() / t.usd_per_hour;
                 assert!((0.249..=0.451).contains(&p), "{} {p}", t.name);
-                differ += usize::from(a.price(t, &z, CapacityType::Spot) != b.price(t, &z, CapacityType::Spot));
+                differ += usize::from(
+                    a.price(t, &z, CapacityType::Spot) != b.price(t, &z, CapacityType::Spot),
+                );
             }
         }
         assert!(differ > 1000);
@@ -397,19 +454,38 @@ mod tests {
     fn the_cheapest_that_can_be_had_is_launched() {
         let cloud = Simulated::new(Settings::default());
         let both = [CapacityType::OnDemand, CapacityType::Spot];
-        let no_spot = Fault { kind: FaultKind::NoCapacity, instance_type: None, zone: None, capacity_type: Some(CapacityType::Spot) };
+        let no_spot = Fault {
+            kind: FaultKind::NoCapacity,
+            instance_type: None,
+            zone: None,
+            capacity_type: Some(CapacityType::Spot),
+        };
         cloud.set_faults(vec![no_spot.clone()]);
         let m = cloud.launch(&request(&["c6a.8xlarge", "c6a.large"], &both)).unwrap();
-        assert_eq!((m.instance_type.name.as_str(), m.capacity_type), ("c6a.large", CapacityType::OnDemand));
-        assert_eq!(cloud.launch(&request(&["m5.large"], &both)).unwrap().provider_id, m.provider_id);
+        assert_eq!(
+            (m.instance_type.name.as_str(), m.capacity_type),
+            ("c6a.large", CapacityType::OnDemand)
+        );
+        assert_eq!(
+            cloud.launch(&request(&["m5.large"], &both)).unwrap().provider_id,
+            m.provider_id
+        );
         cloud.terminate(&m.provider_id);
         match cloud.launch(&request(&["c6a.large"], &both[1..])) {
             Err(LaunchError::NoCapacity(refused)) => assert_eq!(refused.len(), 3),
             other => panic!("{other:?}"),
         }
-        cloud.set_faults(vec![Fault { kind: FaultKind::Price(2.0), instance_type: None, zone: None, capacity_type: None }]);
+        cloud.set_faults(vec![Fault {
+            kind: FaultKind::Price(2.0),
+            instance_type: None,
+            zone: None,
+            capacity_type: None,
+        }]);
         let t = cloud.instance_type("c6a.large").unwrap();
-        assert_eq!(cloud.price(t, "us-east-1a", CapacityType::OnDemand), Some(t.usd_per_hour * 2.0));
+        assert_eq!(
+            cloud.price(t, "us-east-1a", CapacityType::OnDemand),
+            Some(t.usd_per_hour * 2.0)
+        );
     }
 
     #[test]
@@ -417,7 +493,9 @@ mod tests {
         let s: Settings = "simulated:seed=7,speed=60,boot=500ms,zones=2".parse().unwrap();
         assert_eq!((s.seed, s.zones, s.boot), (7, 2, Duration::from_millis(500)));
         assert_eq!(s.real(Duration::from_secs(60)), Duration::from_secs(1));
-        for bad in ["aws", "simulated:x=1", "simulated:speed=0", "simulated:boot", "simulated:zones=9"] {
+        for bad in
+            ["aws", "simulated:x=1", "simulated:speed=0", "simulated:boot", "simulated:zones=9"]
+        {
             assert!(bad.parse::<Settings>().is_err(), "{bad}");
         }
     }

@@ -44,6 +44,11 @@ impl Error {
         }
     }
 
+    /// Whether nothing can be created because the namespace is being deleted.
+    pub fn is_namespace_going(&self) -> bool {
+        self.code() == Some(403) && self.to_string().contains("is being terminated")
+    }
+
     /// Whether somebody else was faster.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
@@ -67,7 +72,13 @@ pub struct Written {
 }
 
 /// The path of a collection or an object.
-pub fn path(api_version: &str, plural: &str, namespace: &str, name: &str, subresource: &str) -> String {
+pub fn path(
+    api_version: &str,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+    subresource: &str,
+) -> String {
     let root = if api_version.contains('/') { "apis" } else { "api" };
     let mut p = format!("/{root}/{api_version}");
     if !namespace.is_empty() {
@@ -92,12 +103,25 @@ impl Writer {
     }
 
     /// Sends one request.
-    pub async fn send(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Result<Value, Error> {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<Value, Error> {
         let bytes = if body.is_null() { vec![] } else { body.to_string().into_bytes() };
-        let request = Request::builder().method(method).uri(path).header("content-type", content_type).body(bytes);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .body(bytes);
         let request = request.map_err(|e| Error::Request(e.to_string()))?;
         let what = || format!("{method} {path}");
-        self.client.request::<Value>(request).await.map_err(|e| Error::Api { what: what(), source: Box::new(e) })
+        self.client
+            .request::<Value>(request)
+            .await
+            .map_err(|e| Error::Api { what: what(), source: Box::new(e) })
     }
 
     /// Merge-patches.
@@ -107,26 +131,43 @@ impl Writer {
 
     /// Does what a decision says. Objects that are gone or there already are fine: the next look
     /// will tell.
-    pub async fn act(&self, about: &ObjectMeta, about_kind: Resource, actions: Vec<Action>) -> Result<Written, Error> {
+    pub async fn act(
+        &self,
+        about: &ObjectMeta,
+        about_kind: Resource,
+        actions: Vec<Action>,
+    ) -> Result<Written, Error> {
         let mut written = Written::default();
         for action in actions {
             let result = self.one(about, about_kind, &action).await;
             let (resource, value) = match (result, &action) {
-                (Ok(v), Action::Create { resource, .. } | Action::Patch { resource, .. } | Action::Delete { resource, .. }) => (*resource, v),
+                (
+                    Ok(v),
+                    Action::Create { resource, .. }
+                    | Action::Patch { resource, .. }
+                    | Action::Delete { resource, .. },
+                ) => (*resource, v),
                 (Ok(_), Action::Event { .. }) => continue,
                 (Err(e), Action::Event { .. }) => {
                     tracing::debug!(error = %e, "an event was lost");
                     continue;
                 }
-                (Err(e), Action::Delete { .. } | Action::Patch { .. }) if e.code() == Some(404) => continue,
-                (Err(e), Action::Create { .. }) if e.is_conflict() => continue,
+                (Err(e), Action::Delete { .. } | Action::Patch { .. }) if e.code() == Some(404) => {
+                    continue;
+                }
+                (Err(e), Action::Create { .. }) if e.is_conflict() || e.is_namespace_going() => {
+                    continue;
+                }
                 (Err(e), Action::Create { .. }) => {
                     self.refused(about, about_kind, &action, &e).await;
                     return Err(e);
                 }
                 (Err(e), _) => return Err(e),
             };
-            let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
+            let revision = value["metadata"]["resourceVersion"]
+                .as_str()
+                .and_then(|r| r.parse().ok())
+                .unwrap_or(0);
             if resource == coracle_workloads::action::PODS {
                 written.pods = written.pods.max(revision);
             } else {
@@ -143,27 +184,66 @@ impl Writer {
         self.event(about, kind, "Warning", "FailedCreate", &message).await;
     }
 
-    async fn one(&self, about: &ObjectMeta, about_kind: Resource, action: &Action) -> Result<Value, Error> {
+    async fn one(
+        &self,
+        about: &ObjectMeta,
+        about_kind: Resource,
+        action: &Action,
+    ) -> Result<Value, Error> {
         match action {
             Action::Create { resource, namespace, object } => {
-                let v = self.send("POST", &path(resource.api_version, resource.plural, namespace, "", ""), "application/json", object).await?;
+                let v = self
+                    .send(
+                        "POST",
+                        &path(resource.api_version, resource.plural, namespace, "", ""),
+                        "application/json",
+                        object,
+                    )
+                    .await?;
                 if *resource == coracle_workloads::action::PODS {
                     let name = v["metadata"]["name"].as_str().unwrap_or_default();
-                    self.event(about, about_kind, "Normal", "SuccessfulCreate", &format!("Created pod: {name}")).await;
+                    self.event(
+                        about,
+                        about_kind,
+                        "Normal",
+                        "SuccessfulCreate",
+                        &format!("Created pod: {name}"),
+                    )
+                    .await;
                 }
                 Ok(v)
             }
             Action::Patch { resource, namespace, name, subresource, patch } => {
-                self.patch(&path(resource.api_version, resource.plural, namespace, name, subresource), patch).await
+                self.patch(
+                    &path(resource.api_version, resource.plural, namespace, name, subresource),
+                    patch,
+                )
+                .await
             }
             Action::Delete { resource, namespace, name, uid, grace_seconds, propagation } => {
                 let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation, "preconditions": {"uid": uid}});
                 if let Some(g) = grace_seconds {
                     options["gracePeriodSeconds"] = json!(g);
                 }
-                let v = self.send("DELETE", &path(resource.api_version, resource.plural, namespace, name, ""), "application/json", &options).await?;
-                if *resource == coracle_workloads::action::PODS && about.name.as_deref() != Some(name) {
-                    self.event(about, about_kind, "Normal", "SuccessfulDelete", &format!("Deleted pod: {name}")).await;
+                let v = self
+                    .send(
+                        "DELETE",
+                        &path(resource.api_version, resource.plural, namespace, name, ""),
+                        "application/json",
+                        &options,
+                    )
+                    .await?;
+                if *resource == coracle_workloads::action::PODS
+                    && about.name.as_deref() != Some(name)
+                {
+                    self.event(
+                        about,
+                        about_kind,
+                        "Normal",
+                        "SuccessfulDelete",
+                        &format!("Deleted pod: {name}"),
+                    )
+                    .await;
                 }
                 Ok(v)
             }
@@ -175,10 +255,25 @@ impl Writer {
     }
 
     /// Records an event. One that says the same of the same object is counted up.
-    pub async fn event(&self, about: &ObjectMeta, kind: Resource, event_type: &str, reason: &str, message: &str) {
-        let (name, uid) = (about.name.clone().unwrap_or_default(), about.uid.clone().unwrap_or_default());
-        let namespace = about.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
-        let hash = coracle_workloads::pod::template_hash(&json!([uid, kind.kind, event_type, reason, message, self.component]), 0);
+    pub async fn event(
+        &self,
+        about: &ObjectMeta,
+        kind: Resource,
+        event_type: &str,
+        reason: &str,
+        message: &str,
+    ) {
+        let (name, uid) =
+            (about.name.clone().unwrap_or_default(), about.uid.clone().unwrap_or_default());
+        if name.is_empty() {
+            return; // About nothing in particular.
+        }
+        let namespace =
+            about.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
+        let hash = coracle_workloads::pod::template_hash(
+            &json!([uid, kind.kind, event_type, reason, message, self.component]),
+            0,
+        );
         let event_name = format!("{name}.{hash}");
         let now = rfc3339(Timestamp::now());
         let event = json!({
@@ -188,13 +283,21 @@ impl Writer {
             "source": {"component": self.component}, "reportingComponent": self.component, "reportingInstance": "",
             "firstTimestamp": now, "lastTimestamp": now,
         });
-        let created = self.send("POST", &path("v1", "events", &namespace, "", ""), "application/json", &event).await;
+        let created = self
+            .send("POST", &path("v1", "events", &namespace, "", ""), "application/json", &event)
+            .await;
         if created.is_err_and(|e| e.is_conflict()) {
             let at = path("v1", "events", &namespace, &event_name, "");
             let request = Request::builder().uri(&at).body(vec![]);
             let Ok(request) = request else { return };
             // Events may be read by whoever may write them only in part; without it the count stays.
-            let count = self.client.request::<Value>(request).await.ok().and_then(|e| e["count"].as_i64()).unwrap_or(1);
+            let count = self
+                .client
+                .request::<Value>(request)
+                .await
+                .ok()
+                .and_then(|e| e["count"].as_i64())
+                .unwrap_or(1);
             let _ = self.patch(&at, &json!({"count": count + 1, "lastTimestamp": now})).await;
         }
     }

@@ -1,8 +1,16 @@
 //! Removal of a deleted CustomResourceDefinition's objects, then of the definition.
 
-use crate::{Stop, api::{Writer, path}, informer::{Informer, Key, key}, queue::Queue};
+use crate::{
+    Stop,
+    api::{Writer, path},
+    informer::{Informer, Key, key},
+    queue::Queue,
+};
 use http::Request;
-use kube::{Api, Client, core::{ApiResource, DynamicObject, GroupVersionKind}};
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -16,10 +24,17 @@ pub fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
     // Only names and deletion matter: schemas would be most of the memory.
     let trim = |o: &mut DynamicObject| {
         let spec = &o.data["spec"];
-        let versions: Vec<Value> = spec["versions"].as_array().into_iter().flatten().filter(|v| v["served"] == true).map(|v| v["name"].clone()).collect();
+        let versions: Vec<Value> = spec["versions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|v| v["served"] == true)
+            .map(|v| v["name"].clone())
+            .collect();
         o.data = json!({"group": spec["group"], "plural": spec["names"]["plural"], "versions": versions});
     };
-    let informer: Arc<Informer<DynamicObject>> = Informer::start(Api::all_with(client.clone(), &resource), trim, stop, tasks);
+    let informer: Arc<Informer<DynamicObject>> =
+        Informer::start(Api::all_with(client.clone(), &resource), trim, stop, tasks);
     let queue: Arc<Queue<Key>> = Queue::new();
     let q = queue.clone();
     informer.on_change(move |c| {

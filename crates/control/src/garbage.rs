@@ -67,9 +67,16 @@ async fn all_collections(writer: &Writer) -> Result<Vec<(String, String)>, Error
 
 async fn watch(client: Client, (gv, plural): (String, String), shared: Shared) {
     let (group, version) = gv.split_once('/').unwrap_or(("", &gv));
-    let resource = ApiResource { group: group.into(), version: version.into(), api_version: gv.clone(), kind: "Object".into(), plural: plural.clone() };
+    let resource = ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version: gv.clone(),
+        kind: "Object".into(),
+        plural: plural.clone(),
+    };
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
-    let mut stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+    let mut stream =
+        watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
     let here = (gv, plural);
     let mut present: HashSet<String> = HashSet::new();
     let mut listed: HashSet<String> = HashSet::new();
@@ -124,7 +131,8 @@ fn item(resource: &(String, String), o: PartialObjectMeta<DynamicObject>) -> Ite
 /// Where an owner would be: its kind's collection, by discovery.
 async fn owner_exists(writer: &Writer, o: &Owner, namespace: &str) -> Result<bool, Error> {
     let get = async |p: String| -> Result<Option<Value>, Error> {
-        let request = Request::builder().uri(&p).body(vec![]).map_err(|e| Error::Request(e.to_string()))?;
+        let request =
+            Request::builder().uri(&p).body(vec![]).map_err(|e| Error::Request(e.to_string()))?;
         match writer.client().request::<Value>(request).await {
             Ok(v) => Ok(Some(v)),
             Err(kube::Error::Api(s)) if s.code == 404 => Ok(None),
@@ -134,15 +142,24 @@ async fn owner_exists(writer: &Writer, o: &Owner, namespace: &str) -> Result<boo
     let root = if o.api_version.contains('/') { "apis" } else { "api" };
     let Some(list) = get(format!("/{root}/{}", o.api_version)).await? else { return Ok(false) };
     let resources = list["resources"].as_array().cloned().unwrap_or_default();
-    let Some(r) = resources.iter().find(|r| r["kind"] == o.kind.as_str() && !r["name"].as_str().unwrap_or("/").contains('/')) else {
+    let Some(r) = resources
+        .iter()
+        .find(|r| r["kind"] == o.kind.as_str() && !r["name"].as_str().unwrap_or("/").contains('/'))
+    else {
         return Ok(false);
     };
     let namespace = if r["namespaced"] == true { namespace } else { "" };
-    let found = get(path(&o.api_version, r["name"].as_str().unwrap_or_default(), namespace, &o.name, "")).await?;
+    let found =
+        get(path(&o.api_version, r["name"].as_str().unwrap_or_default(), namespace, &o.name, ""))
+            .await?;
     Ok(found.is_some_and(|v| v["metadata"]["uid"] == o.uid.as_str()))
 }
 
-async fn collect(graph: &Mutex<Graph>, writer: &Writer, uid: &str) -> Result<Option<Duration>, Error> {
+async fn collect(
+    graph: &Mutex<Graph>,
+    writer: &Writer,
+    uid: &str,
+) -> Result<Option<Duration>, Error> {
     // Owners that the graph does not know are asked for, once, outside of its lock.
     let unknown: Vec<(Owner, String)> = {
         let graph = graph.lock();
@@ -161,7 +178,9 @@ async fn collect(graph: &Mutex<Graph>, writer: &Writer, uid: &str) -> Result<Opt
         let verdict = graph.verdict(uid, |o, _| there.contains(&o.uid));
         let Some(item) = graph.get(uid).cloned() else { return Ok(None) };
         let dependents: Vec<Item> = match &verdict {
-            Verdict::OrphanDependents(uids) => uids.iter().filter_map(|u| graph.get(u).cloned()).collect(),
+            Verdict::OrphanDependents(uids) => {
+                uids.iter().filter_map(|u| graph.get(u).cloned()).collect()
+            }
             _ => vec![],
         };
         (verdict, item, dependents)
@@ -181,7 +200,9 @@ async fn collect(graph: &Mutex<Graph>, writer: &Writer, uid: &str) -> Result<Opt
             }
             finish(writer, &item, ORPHAN, &at(&item)).await?;
         }
-        Verdict::Finish(f) => finish(writer, &item, if f == ORPHAN { ORPHAN } else { FOREGROUND }, &at(&item)).await?,
+        Verdict::Finish(f) => {
+            finish(writer, &item, if f == ORPHAN { ORPHAN } else { FOREGROUND }, &at(&item)).await?
+        }
     }
     Ok(None)
 }
@@ -205,8 +226,14 @@ async fn finish(writer: &Writer, item: &Item, finalizer: &str, at: &str) -> Resu
 }
 
 /// Changes metadata of the object as it is now, if it still is the same object.
-async fn edit(writer: &Writer, at: &str, uid: &str, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
-    let request = Request::builder().uri(at).body(vec![]).map_err(|e| Error::Request(e.to_string()))?;
+async fn edit(
+    writer: &Writer,
+    at: &str,
+    uid: &str,
+    change: impl FnOnce(&mut Value),
+) -> Result<(), Error> {
+    let request =
+        Request::builder().uri(at).body(vec![]).map_err(|e| Error::Request(e.to_string()))?;
     let mut v: Value = match writer.client().request(request).await {
         Ok(v) => v,
         Err(kube::Error::Api(s)) if s.code == 404 => return Ok(()),

@@ -73,7 +73,8 @@ where
     }
 
     async fn run(self: Arc<Self>, api: Api<K>, trim: fn(&mut K), mut stop: Stop) {
-        let mut stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+        let mut stream =
+            watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
         let mut listed: BTreeMap<Key, K> = BTreeMap::new();
         loop {
             let event = tokio::select! {
@@ -91,7 +92,12 @@ where
                 Some(Ok(watcher::Event::InitDone)) => {
                     let gone: Vec<Arc<K>> = {
                         let store = self.store.read();
-                        store.objects.iter().filter(|(k, _)| !listed.contains_key(*k)).map(|(_, o)| o.clone()).collect()
+                        store
+                            .objects
+                            .iter()
+                            .filter(|(k, _)| !listed.contains_key(*k))
+                            .map(|(_, o)| o.clone())
+                            .collect()
                     };
                     gone.iter().for_each(|o| self.remove(o));
                     std::mem::take(&mut listed).into_values().for_each(|o| self.set(o));
@@ -132,7 +138,8 @@ where
             let mut store = self.store.write();
             store.revision = store.revision.max(revision);
             let old = store.objects.remove(&k);
-            let lost: Vec<String> = old.iter().flat_map(|o| owners(&**o).collect::<Vec<_>>()).collect();
+            let lost: Vec<String> =
+                old.iter().flat_map(|o| owners(&**o).collect::<Vec<_>>()).collect();
             lost.iter().for_each(|uid| store.unlink(uid, &k));
             old
         };
@@ -183,13 +190,25 @@ where
     /// Objects of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let first = (namespace.to_owned(), String::new());
-        self.store.read().objects.range(first..).take_while(|((ns, _), _)| ns == namespace).map(|(_, o)| o.clone()).collect()
+        self.store
+            .read()
+            .objects
+            .range(first..)
+            .take_while(|((ns, _), _)| ns == namespace)
+            .map(|(_, o)| o.clone())
+            .collect()
     }
 
     /// Objects that a controller with this UID owns.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
         let store = self.store.read();
-        store.by_owner.get(uid).into_iter().flatten().filter_map(|k| store.objects.get(k).cloned()).collect()
+        store
+            .by_owner
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|k| store.objects.get(k).cloned())
+            .collect()
     }
 }
 
@@ -205,7 +224,12 @@ impl<K> Store<K> {
 }
 
 fn owners<K: Resource>(o: &K) -> impl Iterator<Item = String> {
-    o.meta().owner_references.iter().flatten().filter(|r| r.controller == Some(true)).map(|r| r.uid.clone())
+    o.meta()
+        .owner_references
+        .iter()
+        .flatten()
+        .filter(|r| r.controller == Some(true))
+        .map(|r| r.uid.clone())
 }
 
 /// The revision of an object; revisions compare within a kind (KEP-5504).

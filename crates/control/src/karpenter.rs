@@ -38,13 +38,21 @@ pub struct Watched {
 
 fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    ApiResource { group: group.into(), version: version.into(), api_version: api_version.into(), kind: kind.into(), plural: plural.into() }
+    ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version: api_version.into(),
+        kind: kind.into(),
+        plural: plural.into(),
+    }
 }
 
 impl Watched {
     /// Starts to watch.
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
-        let mut start = |r: ApiResource| Informer::start(Api::all_with(client.clone(), &r), |_| (), stop, tasks);
+        let mut start = |r: ApiResource| {
+            Informer::start(Api::all_with(client.clone(), &r), |_| (), stop, tasks)
+        };
         Arc::new(Self {
             pools: start(resource(API, "NodePool", "nodepools")),
             claims: start(resource(API, "NodeClaim", "nodeclaims")),
@@ -92,7 +100,11 @@ fn text(v: &Value) -> String {
 }
 
 fn map(v: &Value) -> BTreeMap<String, String> {
-    v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect()
+    v.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
+        .collect()
 }
 
 /// Reads requirements of a pool or claim.
@@ -108,7 +120,11 @@ pub fn requirements(list: &Value) -> Requirements {
 }
 
 fn taints(list: &Value) -> Vec<Taint> {
-    let one = |t: &Value| Taint { key: text(&t["key"]), value: text(&t["value"]), effect: text(&t["effect"]) };
+    let one = |t: &Value| Taint {
+        key: text(&t["key"]),
+        value: text(&t["value"]),
+        effect: text(&t["effect"]),
+    };
     list.as_array().into_iter().flatten().map(one).collect()
 }
 
@@ -143,7 +159,11 @@ impl NodePool {
             limits: map(&spec["limits"]),
             class: text(&template["spec"]["nodeClassRef"]["name"]),
             underutilized: disruption["consolidationPolicy"] != "WhenEmpty",
-            consolidate_after: if disruption["consolidateAfter"].is_null() { Some(Duration::ZERO) } else { duration(&disruption["consolidateAfter"]) },
+            consolidate_after: if disruption["consolidateAfter"].is_null() {
+                Some(Duration::ZERO)
+            } else {
+                duration(&disruption["consolidateAfter"])
+            },
             budgets: disruption["budgets"].as_array().into_iter().flatten().map(budget).collect(),
             labels,
         }
@@ -161,12 +181,22 @@ pub fn is_true(o: &DynamicObject, kind: &str) -> bool {
 }
 
 /// Conditions with one set; `None` when it says that already.
-pub fn with_condition(o: &DynamicObject, kind: &str, status: bool, reason: &str, message: &str, now: jiff::Timestamp) -> Option<Vec<Value>> {
-    let mut all: Vec<Value> = o.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+pub fn with_condition(
+    o: &DynamicObject,
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: &str,
+    now: jiff::Timestamp,
+) -> Option<Vec<Value>> {
+    let mut all: Vec<Value> =
+        o.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let text = if status { "True" } else { "False" };
     let old = all.iter().position(|c| c["type"] == kind);
     let since = match old.map(|i| all.remove(i)) {
-        Some(c) if c["status"] == text && c["reason"] == reason && c["message"] == message => return None,
+        Some(c) if c["status"] == text && c["reason"] == reason && c["message"] == message => {
+            return None;
+        }
         Some(c) if c["status"] == text => c["lastTransitionTime"].clone(),
         _ => serde_json::json!(coracle_meta::time::rfc3339(now)),
     };

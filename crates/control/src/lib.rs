@@ -60,6 +60,20 @@ pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
     definitions::start(&client("coracle-definition-cleanup"), stop, tasks);
     scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
     let karpenter = karpenter::Watched::new(&client("coracle-provisioner"), stop, tasks);
-    simulation::start(&world, &karpenter, &client("coracle-simulated-nodes"), &settings.cloud, stop, tasks);
-    provisioner::start(&world, &karpenter, &client("coracle-provisioner"), &settings.cloud, stop, tasks);
+    simulation::start(
+        &world,
+        &karpenter,
+        &client("coracle-simulated-nodes"),
+        &settings.cloud,
+        stop,
+        tasks,
+    );
+    provisioner::start(
+        &world,
+        &karpenter,
+        &client("coracle-provisioner"),
+        &settings.cloud,
+        stop,
+        tasks,
+    );
 }

@@ -19,7 +19,13 @@ use tokio::task::JoinSet;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Starts the namespace, service account and root CA controllers.
-pub fn start(world: &Arc<World>, clients: &Arc<dyn Fn(&str) -> Client + Send + Sync>, ca_pem: &str, stop: &Stop, tasks: &mut JoinSet<()>) {
+pub fn start(
+    world: &Arc<World>,
+    clients: &Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    ca_pem: &str,
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) {
     let queue: Arc<Queue<Key>> = Queue::new();
     let q = queue.clone();
     world.namespaces.on_change(move |c| {
@@ -30,11 +36,14 @@ pub fn start(world: &Arc<World>, clients: &Arc<dyn Fn(&str) -> Client + Send + S
     let q = queue.clone();
     world.service_accounts.on_change(move |c| {
         if c.new.is_none() {
-            c.old.iter().for_each(|s| q.add((String::new(), s.metadata.namespace.clone().unwrap_or_default())));
+            c.old.iter().for_each(|s| {
+                q.add((String::new(), s.metadata.namespace.clone().unwrap_or_default()))
+            });
         }
     });
     let accounts = Writer::new(&clients("service-account-controller"), "serviceaccount-controller");
-    let publisher = Writer::new(&clients("root-ca-cert-publisher"), "root-ca-certificate-publisher");
+    let publisher =
+        Writer::new(&clients("root-ca-cert-publisher"), "root-ca-certificate-publisher");
     let remover = Writer::new(&clients("namespace-controller"), "namespace-controller");
     let (world, ca) = (world.clone(), ca_pem.to_owned());
     queue.work("namespaces", 4, stop, tasks, move |k| {
@@ -55,21 +64,33 @@ pub fn start(world: &Arc<World>, clients: &Arc<dyn Fn(&str) -> Client + Send + S
     });
 }
 
-async fn ensure(writer: &Writer, plural: &str, namespace: &str, object: &Value) -> Result<(), Error> {
-    match writer.send("POST", &path("v1", plural, namespace, "", ""), "application/json", object).await {
+async fn ensure(
+    writer: &Writer,
+    plural: &str,
+    namespace: &str,
+    object: &Value,
+) -> Result<(), Error> {
+    match writer
+        .send("POST", &path("v1", plural, namespace, "", ""), "application/json", object)
+        .await
+    {
         Err(e) if !e.is_conflict() && e.code() != Some(404) && e.code() != Some(403) => Err(e),
         _ => Ok(()),
     }
 }
 
 async fn get(writer: &Writer, path: &str) -> Result<Value, Error> {
-    let request = Request::builder().uri(path).body(vec![]).map_err(|e| Error::Request(e.to_string()))?;
+    let request =
+        Request::builder().uri(path).body(vec![]).map_err(|e| Error::Request(e.to_string()))?;
     let what = format!("GET {path}");
     writer.client().request(request).await.map_err(|e| Error::Api { what, source: Box::new(e) })
 }
 
 /// Collections that hold objects of namespaces: `group/version` and plural.
-pub(crate) async fn collections(writer: &Writer, namespaced: bool) -> Result<Vec<(String, String)>, Error> {
+pub(crate) async fn collections(
+    writer: &Writer,
+    namespaced: bool,
+) -> Result<Vec<(String, String)>, Error> {
     let mut versions = vec!["v1".to_owned()];
     let groups = get(writer, "/apis").await?;
     for g in groups["groups"].as_array().into_iter().flatten() {
@@ -82,7 +103,11 @@ pub(crate) async fn collections(writer: &Writer, namespaced: bool) -> Result<Vec
         for r in list["resources"].as_array().into_iter().flatten() {
             let has = |v: &str| r["verbs"].as_array().is_some_and(|a| a.iter().any(|x| x == v));
             let name = r["name"].as_str().unwrap_or_default();
-            if r["namespaced"] == namespaced && has("list") && has("deletecollection") && !name.contains('/') {
+            if r["namespaced"] == namespaced
+                && has("list")
+                && has("deletecollection")
+                && !name.contains('/')
+            {
                 found.push((gv.clone(), name.to_owned()));
             }
         }
@@ -94,7 +119,12 @@ pub(crate) async fn collections(writer: &Writer, namespaced: bool) -> Result<Vec
 
 async fn remove(writer: &Writer, ns: &Namespace) -> Result<Option<Duration>, Error> {
     let name = ns.metadata.name.clone().unwrap_or_default();
-    if ns.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_none_or(|f| !f.iter().any(|x| x == "kubernetes")) {
+    if ns
+        .spec
+        .as_ref()
+        .and_then(|s| s.finalizers.as_ref())
+        .is_none_or(|f| !f.iter().any(|x| x == "kubernetes"))
+    {
         return Ok(None);
     }
     let mut all = collections(writer, true).await?;
@@ -124,15 +154,26 @@ async fn remove(writer: &Writer, ns: &Namespace) -> Result<Option<Duration>, Err
         let message = format!("Some resources are remaining: {}", left.join(", "));
         let now = coracle_meta::time::rfc3339(jiff::Timestamp::now());
         let condition = json!({"type": "NamespaceContentRemaining", "status": "True", "reason": "SomeResourcesRemain", "message": message, "lastTransitionTime": now});
-        let conditions = ns.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
-        let known = conditions.into_iter().any(|c| c.type_ == "NamespaceContentRemaining" && c.message.as_deref() == Some(&message));
+        let conditions =
+            ns.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let known = conditions.into_iter().any(|c| {
+            c.type_ == "NamespaceContentRemaining" && c.message.as_deref() == Some(&message)
+        });
         if !known {
-            writer.patch(&path("v1", "namespaces", "", &name, "status"), &json!({"status": {"conditions": [condition]}})).await?;
+            writer
+                .patch(
+                    &path("v1", "namespaces", "", &name, "status"),
+                    &json!({"status": {"conditions": [condition]}}),
+                )
+                .await?;
         }
         return Ok(Some(AGAIN));
     }
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "resourceVersion": ns.metadata.resource_version}, "spec": {"finalizers": []}});
-    match writer.send("PUT", &path("v1", "namespaces", "", &name, "finalize"), "application/json", &body).await {
+    match writer
+        .send("PUT", &path("v1", "namespaces", "", &name, "finalize"), "application/json", &body)
+        .await
+    {
         Err(e) if e.code() != Some(404) => Err(e),
         _ => Ok(None),
     }

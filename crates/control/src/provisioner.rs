@@ -33,9 +33,11 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(180);
 
 /// NodeClaims, for events.
-pub(crate) const CLAIMS: Resource = Resource { api_version: crate::karpenter::API, kind: "NodeClaim", plural: "nodeclaims" };
+pub(crate) const CLAIMS: Resource =
+    Resource { api_version: crate::karpenter::API, kind: "NodeClaim", plural: "nodeclaims" };
 /// NodePools, for events.
-pub(crate) const POOLS: Resource = Resource { api_version: crate::karpenter::API, kind: "NodePool", plural: "nodepools" };
+pub(crate) const POOLS: Resource =
+    Resource { api_version: crate::karpenter::API, kind: "NodePool", plural: "nodepools" };
 
 /// What all loops share.
 pub(crate) struct Shared {
@@ -53,7 +55,14 @@ pub(crate) struct Shared {
 }
 
 /// Starts the provisioner.
-pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, cloud: &Arc<Simulated>, stop: &Stop, tasks: &mut JoinSet<()>) {
+pub fn start(
+    world: &Arc<World>,
+    karpenter: &Arc<Watched>,
+    client: &Client,
+    cloud: &Arc<Simulated>,
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) {
     let shared = Arc::new(Shared {
         world: world.clone(),
         karpenter: karpenter.clone(),
@@ -67,7 +76,9 @@ pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, clou
     });
     let s = shared.clone();
     world.pods.on_change(move |c| {
-        let on = |p: &Arc<k8s_openapi::api::core::v1::Pod>| (pod::node_name(p).to_owned(), pod::is_active(p));
+        let on = |p: &Arc<k8s_openapi::api::core::v1::Pod>| {
+            (pod::node_name(p).to_owned(), pod::is_active(p))
+        };
         if c.old.map(on) == c.new.map(on) && c.new.is_some_and(|p| !pod::node_name(p).is_empty()) {
             return;
         }
@@ -96,7 +107,9 @@ pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, clou
     let w = wake.clone();
     karpenter.classes.on_change(move |_| w());
     world.nodes.on_change(move |c| {
-        let shape = |n: &k8s_openapi::api::core::v1::Node| (n.metadata.labels.clone(), n.metadata.annotations.clone(), n.spec.clone());
+        let shape = |n: &k8s_openapi::api::core::v1::Node| {
+            (n.metadata.labels.clone(), n.metadata.annotations.clone(), n.spec.clone())
+        };
         if c.old.map(|n| shape(n)) != c.new.map(|n| shape(n)) {
             wake();
         }
@@ -110,7 +123,9 @@ pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, clou
 /// Labels of all types, made once.
 fn type_labels(t: &'static InstanceType) -> Arc<BTreeMap<String, String>> {
     static ALL: OnceLock<HashMap<&'static str, Arc<BTreeMap<String, String>>>> = OnceLock::new();
-    let all = ALL.get_or_init(|| catalogue().iter().map(|t| (t.name.as_str(), Arc::new(labels(t)))).collect());
+    let all = ALL.get_or_init(|| {
+        catalogue().iter().map(|t| (t.name.as_str(), Arc::new(labels(t)))).collect()
+    });
     all.get(t.name.as_str()).cloned().unwrap_or_default()
 }
 
@@ -121,7 +136,9 @@ impl Shared {
 
     fn is_unavailable(&self, t: &str, zone: &str, c: CapacityType) -> bool {
         let unavailable = self.unavailable.lock();
-        unavailable.get(&(t.to_owned(), zone.to_owned(), c)).is_some_and(|until| *until > Instant::now())
+        unavailable
+            .get(&(t.to_owned(), zone.to_owned(), c))
+            .is_some_and(|until| *until > Instant::now())
     }
 
     fn set_unavailable(&self, offerings: Vec<(String, String, CapacityType)>) {
@@ -134,7 +151,9 @@ impl Shared {
     /// The types that a pool may buy now, cheapest first.
     fn types(&self, pool: &NodePool) -> Vec<PoolType> {
         let zones: Vec<Arc<str>> = self.cloud.zones().iter().map(|z| z.as_str().into()).collect();
-        let accepts = |key: &str, value: &str| pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)));
+        let accepts = |key: &str, value: &str| {
+            pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)))
+        };
         let mut types = Vec::new();
         for t in catalogue() {
             let labels = type_labels(t);
@@ -148,26 +167,46 @@ impl Shared {
             let mut offerings = Vec::new();
             for zone in zones.iter().filter(|z| accepts(ZONE, z)) {
                 for c in [CapacityType::Spot, CapacityType::OnDemand] {
-                    if accepts(CAPACITY_TYPE, c.as_str()) && !self.is_unavailable(&t.name, zone, c) {
+                    if accepts(CAPACITY_TYPE, c.as_str()) && !self.is_unavailable(&t.name, zone, c)
+                    {
                         if let Some(usd_per_hour) = self.cloud.price(t, zone, c) {
-                            offerings.push(Offering { zone: zone.clone(), capacity_type: c.as_str(), usd_per_hour });
+                            offerings.push(Offering {
+                                zone: zone.clone(),
+                                capacity_type: c.as_str(),
+                                usd_per_hour,
+                            });
                         }
                     }
                 }
             }
-            offerings.sort_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour).then_with(|| a.zone.cmp(&b.zone)));
+            offerings.sort_by(|a, b| {
+                a.usd_per_hour.total_cmp(&b.usd_per_hour).then_with(|| a.zone.cmp(&b.zone))
+            });
             if !offerings.is_empty() {
-                types.push(PoolType { name: t.name.as_str().into(), labels, allocatable: t.allocatable(), capacity: t.capacity(), offerings });
+                types.push(PoolType {
+                    name: t.name.as_str().into(),
+                    labels,
+                    allocatable: t.allocatable(),
+                    capacity: t.capacity(),
+                    offerings,
+                });
             }
         }
-        types.sort_by(|a, b| a.offerings[0].usd_per_hour.total_cmp(&b.offerings[0].usd_per_hour).then_with(|| a.name.cmp(&b.name)));
+        types.sort_by(|a, b| {
+            a.offerings[0]
+                .usd_per_hour
+                .total_cmp(&b.offerings[0].usd_per_hour)
+                .then_with(|| a.name.cmp(&b.name))
+        });
         types
     }
 
     /// Claims of a pool.
     fn claims_of(&self, pool: &str) -> Vec<Arc<DynamicObject>> {
         let mut all = self.karpenter.claims.all();
-        all.retain(|c| c.metadata.labels.as_ref().and_then(|l| l.get(POOL)).is_some_and(|p| p == pool));
+        all.retain(|c| {
+            c.metadata.labels.as_ref().and_then(|l| l.get(POOL)).is_some_and(|p| p == pool)
+        });
         all
     }
 
@@ -185,7 +224,10 @@ impl Shared {
             let mut room: BTreeMap<String, i64> = BTreeMap::new();
             for (name, limit) in &p.limits {
                 let Ok(q) = limit.parse::<coracle_meta::Quantity>() else { continue };
-                room.insert(name.clone(), if name == "cpu" { q.millis_ceil() } else { q.units_ceil() });
+                room.insert(
+                    name.clone(),
+                    if name == "cpu" { q.millis_ceil() } else { q.units_ceil() },
+                );
             }
             let mut pool = Pool {
                 weight: p.weight,
@@ -213,8 +255,12 @@ impl Shared {
         let first = claim.metadata.annotations.as_ref().and_then(|a| a.get(PLANNED_TYPE)).cloned();
         let name = label(INSTANCE_TYPE).or(first)?;
         let t = self.cloud.instance_type(&name)?;
-        let zone = label(ZONE).or_else(|| wanted.get(ZONE)?.listed.first().map(ToString::to_string))?;
-        let c = label(CAPACITY_TYPE).as_deref().and_then(CapacityType::parse).unwrap_or(CapacityType::OnDemand);
+        let zone =
+            label(ZONE).or_else(|| wanted.get(ZONE)?.listed.first().map(ToString::to_string))?;
+        let c = label(CAPACITY_TYPE)
+            .as_deref()
+            .and_then(CapacityType::parse)
+            .unwrap_or(CapacityType::OnDemand);
         Some((t, self.cloud.price(t, &zone, c).unwrap_or(t.usd_per_hour)))
     }
 
@@ -239,7 +285,12 @@ impl Shared {
         Some(Node {
             name,
             labels: all,
-            taints: claim.data["spec"]["taints"].as_array().into_iter().flatten().map(taint).collect(),
+            taints: claim.data["spec"]["taints"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(taint)
+                .collect(),
             allocatable: t.allocatable(),
             ..Node::default()
         })
@@ -260,7 +311,12 @@ impl Shared {
         }
         for n in self.world.nodes.all() {
             let mut node = Node::from_node(&n);
-            let deleting = n.metadata.deletion_timestamp.is_some() || self.karpenter.claims.get("", &node.name).is_some_and(|c| c.metadata.deletion_timestamp.is_some());
+            let deleting = n.metadata.deletion_timestamp.is_some()
+                || self
+                    .karpenter
+                    .claims
+                    .get("", &node.name)
+                    .is_some_and(|c| c.metadata.deletion_timestamp.is_some());
             node.unschedulable |= deleting || going.contains(&node.name);
             if !coming.contains(&node.name) {
                 snapshot.set_node(node);

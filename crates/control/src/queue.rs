@@ -120,8 +120,14 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
 
     /// Works on keys until it is time to stop. `work` returns when to look at the key again, or an
     /// error that is logged and tried again.
-    pub fn work<F, W>(self: &Arc<Self>, name: &'static str, workers: usize, stop: &Stop, tasks: &mut JoinSet<()>, work: W)
-    where
+    pub fn work<F, W>(
+        self: &Arc<Self>,
+        name: &'static str,
+        workers: usize,
+        stop: &Stop,
+        tasks: &mut JoinSet<()>,
+        work: W,
+    ) where
         W: Fn(K) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Option<Duration>, crate::api::Error>> + Send,
         K: std::fmt::Debug,
@@ -171,7 +177,9 @@ impl<K: Clone + Eq + Hash> Inner<K> {
     }
 
     fn promote(&mut self, now: Instant) {
-        while let Some((place, _)) = self.delayed.first_key_value().filter(|((at, _), _)| *at <= now) {
+        while let Some((place, _)) =
+            self.delayed.first_key_value().filter(|((at, _), _)| *at <= now)
+        {
             let place = *place;
             if let Some(k) = self.delayed.remove(&place) {
                 self.due.remove(&k);
@@ -192,7 +200,10 @@ mod tests {
         q.add("a");
         assert_eq!(q.next().await, "a");
         q.add("a");
-        assert!(tokio::time::timeout(Duration::from_secs(1), q.next()).await.is_err(), "one worker a key");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), q.next()).await.is_err(),
+            "one worker a key"
+        );
         q.done(&"a", false);
         assert_eq!(q.next().await, "a");
         q.done(&"a", false);

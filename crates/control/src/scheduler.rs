@@ -1,6 +1,11 @@
 //! The scheduler's shell: a snapshot kept by the informers, pending pods by priority, bindings.
 
-use crate::{Stop, api::{Writer, path}, stopped, world::World};
+use crate::{
+    Stop,
+    api::{Writer, path},
+    stopped,
+    world::World,
+};
 use coracle_meta::time::rfc3339;
 use coracle_scheduling::{Node, PodSpec, Profile, Snapshot, pod::PodKey};
 use coracle_workloads::{action, pod};
@@ -14,7 +19,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::{Notify, Semaphore}, task::JoinSet};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
 
 /// Bindings under way at once.
 const BINDINGS: usize = 64;
@@ -41,7 +49,10 @@ struct Scheduler {
 }
 
 fn pod_key(p: &Pod) -> PodKey {
-    PodKey { namespace: p.metadata.namespace.clone().unwrap_or_default(), name: p.metadata.name.clone().unwrap_or_default() }
+    PodKey {
+        namespace: p.metadata.namespace.clone().unwrap_or_default(),
+        name: p.metadata.name.clone().unwrap_or_default(),
+    }
 }
 
 /// Whether this scheduler is asked for and may begin.
@@ -53,8 +64,20 @@ fn is_ours(p: &Pod) -> bool {
 }
 
 /// Starts the scheduler.
-pub fn start(world: &Arc<World>, client: &Client, profile: Profile, stop: &Stop, tasks: &mut JoinSet<()>) {
-    let state = State { snapshot: Snapshot::default(), pending: BTreeMap::new(), refused: HashSet::new(), assumed: HashMap::new(), homeless: HashMap::new() };
+pub fn start(
+    world: &Arc<World>,
+    client: &Client,
+    profile: Profile,
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) {
+    let state = State {
+        snapshot: Snapshot::default(),
+        pending: BTreeMap::new(),
+        refused: HashSet::new(),
+        assumed: HashMap::new(),
+        homeless: HashMap::new(),
+    };
     let writer = Writer::new(client, "default-scheduler");
     let s = Arc::new(Scheduler { state: Mutex::new(state), wake: Notify::new(), profile, writer });
     let me = s.clone();
@@ -77,8 +100,18 @@ pub fn start(world: &Arc<World>, client: &Client, profile: Profile, stop: &Stop,
 }
 
 impl Scheduler {
-    fn node_changed(&self, old: Option<&k8s_openapi::api::core::v1::Node>, new: Option<&k8s_openapi::api::core::v1::Node>) {
-        let shape = |n: &k8s_openapi::api::core::v1::Node| (n.metadata.labels.clone(), n.spec.clone(), n.status.as_ref().and_then(|s| s.allocatable.clone()));
+    fn node_changed(
+        &self,
+        old: Option<&k8s_openapi::api::core::v1::Node>,
+        new: Option<&k8s_openapi::api::core::v1::Node>,
+    ) {
+        let shape = |n: &k8s_openapi::api::core::v1::Node| {
+            (
+                n.metadata.labels.clone(),
+                n.spec.clone(),
+                n.status.as_ref().and_then(|s| s.allocatable.clone()),
+            )
+        };
         if old.map(shape) == new.map(shape) {
             return; // A heartbeat.
         }
@@ -122,7 +155,10 @@ impl Scheduler {
         if !node.is_empty() {
             state.pending.remove(&k);
             state.assumed.remove(&k);
-            let same = state.snapshot.node_of(&k).is_some_and(|n| n.name == node && n.pods.get(&k).is_some_and(|x| Some(&x.uid) == p.metadata.uid.as_ref()));
+            let same = state.snapshot.node_of(&k).is_some_and(|n| {
+                n.name == node
+                    && n.pods.get(&k).is_some_and(|x| Some(&x.uid) == p.metadata.uid.as_ref())
+            });
             if !same {
                 let spec = Arc::new(PodSpec::from_pod(p));
                 if state.snapshot.node(node).is_some() {
@@ -137,7 +173,8 @@ impl Scheduler {
             state.pending.remove(&k);
         } else if !state.assumed.contains_key(&k) {
             let spec = Arc::new(PodSpec::from_pod(p));
-            let known = state.pending.get(&k).is_some_and(|x| x.class == spec.class && x.uid == spec.uid);
+            let known =
+                state.pending.get(&k).is_some_and(|x| x.class == spec.class && x.uid == spec.uid);
             if !known {
                 state.pending.insert(k.clone(), spec);
                 state.refused.remove(&k);
@@ -153,7 +190,11 @@ impl Scheduler {
             let state = self.state.lock();
             state.pending.values().filter(|p| !state.refused.contains(&p.key)).cloned().collect()
         };
-        queue.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| (a.created_seconds, &a.key).cmp(&(b.created_seconds, &b.key))));
+        queue.sort_by(|a, b| {
+            b.priority
+                .cmp(&a.priority)
+                .then_with(|| (a.created_seconds, &a.key).cmp(&(b.created_seconds, &b.key)))
+        });
         // A class that nothing fits needs no second look in one round, unless its pods' places matter.
         let mut hopeless: HashMap<u64, String> = HashMap::new();
         for p in queue {
@@ -175,28 +216,32 @@ impl Scheduler {
     }
 
     /// Where a pod goes, or why nowhere; `None` when it is not pending any more.
-    fn place(&self, p: &Arc<PodSpec>, hopeless: &mut HashMap<u64, String>) -> Option<Result<String, String>> {
-            let mut state = self.state.lock();
-            if !state.pending.contains_key(&p.key) {
-                return None;
+    fn place(
+        &self,
+        p: &Arc<PodSpec>,
+        hopeless: &mut HashMap<u64, String>,
+    ) -> Option<Result<String, String>> {
+        let mut state = self.state.lock();
+        if !state.pending.contains_key(&p.key) {
+            return None;
+        }
+        let known = hopeless.get(&p.class).filter(|_| !p.is_topology_bound()).cloned();
+        let found = match known {
+            Some(message) => Err(message),
+            None => state.snapshot.schedule(p, self.profile).map_err(|e| e.to_string()),
+        };
+        match &found {
+            Ok(node) => {
+                state.pending.remove(&p.key);
+                state.assumed.insert(p.key.clone(), node.clone());
+                state.snapshot.add_pod(p.clone(), node);
             }
-            let known = hopeless.get(&p.class).filter(|_| !p.is_topology_bound()).cloned();
-            let found = match known {
-                Some(message) => Err(message),
-                None => state.snapshot.schedule(p, self.profile).map_err(|e| e.to_string()),
-            };
-            match &found {
-                Ok(node) => {
-                    state.pending.remove(&p.key);
-                    state.assumed.insert(p.key.clone(), node.clone());
-                    state.snapshot.add_pod(p.clone(), node);
-                }
-                Err(message) => {
-                    state.refused.insert(p.key.clone());
-                    hopeless.insert(p.class, message.clone());
-                }
+            Err(message) => {
+                state.refused.insert(p.key.clone());
+                hopeless.insert(p.class, message.clone());
             }
-            Some(found)
+        }
+        Some(found)
     }
 
     async fn bind(&self, p: &Arc<PodSpec>, node: &str) {
@@ -205,7 +250,8 @@ impl Scheduler {
         let at = path("v1", "pods", &p.key.namespace, &p.key.name, "binding");
         match self.writer.send("POST", &at, "application/json", &binding).await {
             Ok(_) => {
-                let message = format!("Successfully assigned {}/{} to {node}", p.key.namespace, p.key.name);
+                let message =
+                    format!("Successfully assigned {}/{} to {node}", p.key.namespace, p.key.name);
                 self.writer.event(&meta(p), action::PODS, "Normal", "Scheduled", &message).await;
             }
             Err(error) => {
@@ -238,8 +284,13 @@ impl Scheduler {
         let at = path("v1", "pods", &p.key.namespace, &p.key.name, "status");
         let patch = json!({"metadata": {"uid": p.uid}, "status": {"conditions": [condition]}});
         // Strategic, so that other conditions stay.
-        match self.writer.send("PATCH", &at, "application/strategic-merge-patch+json", &patch).await {
-            Ok(_) => self.writer.event(&meta(p), action::PODS, "Warning", "FailedScheduling", message).await,
+        match self.writer.send("PATCH", &at, "application/strategic-merge-patch+json", &patch).await
+        {
+            Ok(_) => {
+                self.writer
+                    .event(&meta(p), action::PODS, "Warning", "FailedScheduling", message)
+                    .await
+            }
             Err(error) => tracing::debug!(pod = p.key.name, %error, "a condition was not written"),
         }
     }

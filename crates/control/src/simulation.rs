@@ -50,7 +50,14 @@ struct Kubelets {
 }
 
 /// Starts the kubelets.
-pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, cloud: &Arc<Simulated>, stop: &Stop, tasks: &mut JoinSet<()>) {
+pub fn start(
+    world: &Arc<World>,
+    karpenter: &Arc<Watched>,
+    client: &Client,
+    cloud: &Arc<Simulated>,
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) {
     let k = Arc::new(Kubelets {
         world: world.clone(),
         karpenter: karpenter.clone(),
@@ -70,7 +77,9 @@ pub fn start(world: &Arc<World>, karpenter: &Arc<Watched>, client: &Client, clou
     karpenter.claims.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
     let q = machines.clone();
     world.nodes.on_change(move |c| {
-        let noted = |n: &k8s_openapi::api::core::v1::Node| n.metadata.annotations.as_ref().and_then(|a| a.get(INTERRUPT)).cloned();
+        let noted = |n: &k8s_openapi::api::core::v1::Node| {
+            n.metadata.annotations.as_ref().and_then(|a| a.get(INTERRUPT)).cloned()
+        };
         if c.old.map(|n| noted(n)) != c.new.map(|n| noted(n)) {
             c.object().iter().for_each(|n| q.add(key(&***n)));
         }
@@ -117,19 +126,34 @@ impl Kubelets {
             let kind = match f["type"].as_str()? {
                 "NoCapacity" => FaultKind::NoCapacity,
                 "NeverRegisters" => FaultKind::NeverRegisters,
-                "SlowBoot" => FaultKind::SlowBoot(karpenter::duration(&f["delay"]).unwrap_or(Duration::from_secs(60))),
+                "SlowBoot" => FaultKind::SlowBoot(
+                    karpenter::duration(&f["delay"]).unwrap_or(Duration::from_secs(60)),
+                ),
                 "Price" => FaultKind::Price(f["factor"].as_f64().unwrap_or(1.0)),
                 _ => return None,
             };
             let capacity_type = f["capacityType"].as_str().and_then(CapacityType::parse);
-            Some(Fault { kind, instance_type: text(&f["instanceType"]), zone: text(&f["zone"]), capacity_type })
+            Some(Fault {
+                kind,
+                instance_type: text(&f["instanceType"]),
+                zone: text(&f["zone"]),
+                capacity_type,
+            })
         };
-        classes.iter().flat_map(|c| c.data["spec"]["faults"].as_array().cloned().unwrap_or_default()).filter_map(|f| read(&f)).collect()
+        classes
+            .iter()
+            .flat_map(|c| c.data["spec"]["faults"].as_array().cloned().unwrap_or_default())
+            .filter_map(|f| read(&f))
+            .collect()
     }
 
     /// How long until something is due; counted from the first time it was asked for.
     fn until(&self, uid: &str, what: &'static str, after: Duration) -> Duration {
-        let due = *self.due.lock().entry((uid.to_owned(), what)).or_insert_with(|| Instant::now() + after);
+        let due = *self
+            .due
+            .lock()
+            .entry((uid.to_owned(), what))
+            .or_insert_with(|| Instant::now() + after);
         due.saturating_duration_since(Instant::now())
     }
 
@@ -140,14 +164,30 @@ impl Kubelets {
     async fn machine(&self, name: &str) -> Result<Option<Duration>, Error> {
         tokio::join!(self.world.nodes.synced(), self.karpenter.synced());
         let Some(claim) = self.karpenter.claims.get("", name) else { return Ok(None) };
-        let Some(id) = claim.data["status"]["providerID"].as_str().filter(|_| is_true(&claim, "Launched")) else { return Ok(None) };
-        let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default();
+        let Some(id) =
+            claim.data["status"]["providerID"].as_str().filter(|_| is_true(&claim, "Launched"))
+        else {
+            return Ok(None);
+        };
+        let label = |k: &str| {
+            claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default()
+        };
         let machine = match self.cloud.machine(id) {
             Some(m) => m,
             // An earlier process launched it. One that was ended stays ended.
-            None if claim.metadata.deletion_timestamp.is_none() && self.world.nodes.get("", name).is_none_or(|n| n.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(DEADLINE))) => {
-                let capacity = CapacityType::parse(&label("karpenter.sh/capacity-type")).unwrap_or(CapacityType::OnDemand);
-                match self.cloud.adopt(name, &label("node.kubernetes.io/instance-type"), &label("topology.kubernetes.io/zone"), capacity) {
+            None if claim.metadata.deletion_timestamp.is_none()
+                && self.world.nodes.get("", name).is_none_or(|n| {
+                    n.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(DEADLINE))
+                }) =>
+            {
+                let capacity = CapacityType::parse(&label("karpenter.sh/capacity-type"))
+                    .unwrap_or(CapacityType::OnDemand);
+                match self.cloud.adopt(
+                    name,
+                    &label("node.kubernetes.io/instance-type"),
+                    &label("topology.kubernetes.io/zone"),
+                    capacity,
+                ) {
                     Some(m) => m,
                     None => return Ok(None),
                 }
@@ -157,11 +197,20 @@ impl Kubelets {
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         match self.world.nodes.get("", name) {
             Some(node) => self.interrupt(&node, &machine, &uid).await,
-            None if condition(&claim, "Registered").is_some_and(|c| c["status"] == "True") => Ok(None),
+            None if condition(&claim, "Registered").is_some_and(|c| c["status"] == "True") => {
+                Ok(None)
+            }
             None => {
-                let class = claim.data["spec"]["nodeClassRef"]["name"].as_str().and_then(|c| self.karpenter.classes.get("", c));
+                let class = claim.data["spec"]["nodeClassRef"]["name"]
+                    .as_str()
+                    .and_then(|c| self.karpenter.classes.get("", c));
                 let own = class.and_then(|c| karpenter::duration(&c.data["spec"]["bootDelay"]));
-                let Some(boot) = machine.boot.map(|b| if b == self.cloud.settings().boot { own.unwrap_or(b) } else { b }) else { return Ok(None) };
+                let Some(boot) = machine
+                    .boot
+                    .map(|b| if b == self.cloud.settings().boot { own.unwrap_or(b) } else { b })
+                else {
+                    return Ok(None);
+                };
                 let left = self.until(&uid, "boot", self.cloud.settings().real(boot));
                 if !left.is_zero() {
                     return Ok(Some(left));
@@ -173,7 +222,12 @@ impl Kubelets {
     }
 
     /// Shows an interruption's notice, and ends the machine when it is over.
-    async fn interrupt(&self, node: &k8s_openapi::api::core::v1::Node, machine: &Machine, uid: &str) -> Result<Option<Duration>, Error> {
+    async fn interrupt(
+        &self,
+        node: &k8s_openapi::api::core::v1::Node,
+        machine: &Machine,
+        uid: &str,
+    ) -> Result<Option<Duration>, Error> {
         let annotations = node.metadata.annotations.clone().unwrap_or_default();
         if annotations.get(INTERRUPT).map(String::as_str) != Some("true") {
             return Ok(None);
@@ -181,10 +235,20 @@ impl Kubelets {
         let notice = self.cloud.settings().real(self.cloud.settings().notice);
         let left = self.until(uid, "interrupt", notice);
         if !annotations.contains_key(DEADLINE) {
-            let end = Timestamp::now().checked_add(jiff::SignedDuration::try_from(left).unwrap_or_default()).unwrap_or(Timestamp::MAX);
+            let end = Timestamp::now()
+                .checked_add(jiff::SignedDuration::try_from(left).unwrap_or_default())
+                .unwrap_or(Timestamp::MAX);
             let patch = json!({"metadata": {"annotations": {DEADLINE: rfc3339(end)}}});
             self.writer.patch(&path("v1", "nodes", "", &machine.name, ""), &patch).await?;
-            self.writer.event(&node.metadata, coracle_workloads::action::NODES, "Warning", "SpotInterrupted", "The machine is taken back in two minutes").await;
+            self.writer
+                .event(
+                    &node.metadata,
+                    coracle_workloads::action::NODES,
+                    "Warning",
+                    "SpotInterrupted",
+                    "The machine is taken back in two minutes",
+                )
+                .await;
         }
         if left.is_zero() {
             self.cloud.terminate(&machine.provider_id);
@@ -204,8 +268,12 @@ impl Kubelets {
             taints.extend(claim.data["spec"][list].as_array().cloned().unwrap_or_default());
         }
         let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now, "lastTransitionTime": now});
-        let index = machine.provider_id.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
-        let ip = format!("10.{}.{}.{}", 1 + index % 200, (index >> 8) % 250, 1 + (index >> 16) % 250);
+        let index = machine
+            .provider_id
+            .bytes()
+            .fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
+        let ip =
+            format!("10.{}.{}.{}", 1 + index % 200, (index >> 8) % 250, 1 + (index >> 16) % 250);
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": labels, "annotations": {PRICE: machine.usd_per_hour.to_string()}},
@@ -224,7 +292,11 @@ impl Kubelets {
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
             },
         });
-        match self.writer.send("POST", &path("v1", "nodes", "", "", ""), "application/json", &node).await {
+        match self
+            .writer
+            .send("POST", &path("v1", "nodes", "", "", ""), "application/json", &node)
+            .await
+        {
             Err(e) if !e.is_conflict() => return Err(e),
             _ => {}
         }
@@ -262,19 +334,28 @@ impl Kubelets {
         let Some(p) = self.world.pods.get(&k.0, &k.1) else { return Ok(None) };
         let uid = p.metadata.uid.clone().unwrap_or_default();
         let Some(node) = self.world.nodes.get("", pod::node_name(&p)) else { return Ok(None) };
-        let simulated = node.spec.as_ref().and_then(|s| s.provider_id.as_deref()).is_some_and(|i| self.cloud.machine(i).is_some());
+        let simulated = node
+            .spec
+            .as_ref()
+            .and_then(|s| s.provider_id.as_deref())
+            .is_some_and(|i| self.cloud.machine(i).is_some());
         if !simulated {
             return Ok(None);
         }
         let real = |d| self.cloud.settings().real(d);
         if p.metadata.deletion_timestamp.is_some() {
-            let grace = Duration::from_secs(u64::try_from(p.metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0));
+            let grace = Duration::from_secs(
+                u64::try_from(p.metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0),
+            );
             let left = self.until(&uid, "stop", real(grace.min(STOP_TIME)));
             if !left.is_zero() {
                 return Ok(Some(left));
             }
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
-            let deleted = self.writer.send("DELETE", &path("v1", "pods", &k.0, &k.1, ""), "application/json", &options).await;
+            let deleted = self
+                .writer
+                .send("DELETE", &path("v1", "pods", &k.0, &k.1, ""), "application/json", &options)
+                .await;
             self.forget(&uid);
             return match deleted {
                 Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
@@ -289,9 +370,14 @@ impl Kubelets {
                 }
                 Ok((!left.is_zero()).then_some(left))
             }
-            "Running" if p.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("Always") => {
-                let annotation = |a: &str| p.metadata.annotations.as_ref().and_then(|m| m.get(a)).cloned();
-                let run = annotation(RUN_DURATION).and_then(|d| karpenter::duration(&json!(d))).unwrap_or(DEFAULT_RUN);
+            "Running"
+                if p.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("Always") =>
+            {
+                let annotation =
+                    |a: &str| p.metadata.annotations.as_ref().and_then(|m| m.get(a)).cloned();
+                let run = annotation(RUN_DURATION)
+                    .and_then(|d| karpenter::duration(&json!(d)))
+                    .unwrap_or(DEFAULT_RUN);
                 let left = self.until(&uid, "end", real(run));
                 if left.is_zero() {
                     let code = annotation(EXIT_CODE).and_then(|c| c.parse().ok()).unwrap_or(0);
@@ -305,13 +391,24 @@ impl Kubelets {
     }
 
     /// Writes the status of a pod that started, or ended with a code.
-    async fn report(&self, p: &Pod, node: &k8s_openapi::api::core::v1::Node, ended: Option<i32>) -> Result<(), Error> {
+    async fn report(
+        &self,
+        p: &Pod,
+        node: &k8s_openapi::api::core::v1::Node,
+        ended: Option<i32>,
+    ) -> Result<(), Error> {
         let now = rfc3339(Timestamp::now());
-        let started = p.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or_else(|| now.clone(), |t| rfc3339(t.0));
+        let started = p
+            .status
+            .as_ref()
+            .and_then(|s| s.start_time.as_ref())
+            .map_or_else(|| now.clone(), |t| rfc3339(t.0));
         let ready = ended.is_none();
         let state = |code: Option<i32>| match code {
             None => json!({"running": {"startedAt": started}}),
-            Some(code) => json!({"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" }, "startedAt": started, "finishedAt": now}}),
+            Some(code) => {
+                json!({"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" }, "startedAt": started, "finishedAt": now}})
+            }
         };
         let container = |c: &k8s_openapi::api::core::v1::Container, code: Option<i32>| {
             let image = c.image.clone().unwrap_or_default();
@@ -319,12 +416,25 @@ impl Kubelets {
                 "ready": code.is_none(), "started": code.is_none(), "restartCount": 0, "state": state(code)})
         };
         let spec = p.spec.clone().unwrap_or_default();
-        let init: Vec<Value> = spec.init_containers.iter().flatten().map(|c| {
-            let sidecar = c.restart_policy.as_deref() == Some("Always");
-            container(c, if sidecar { ended } else { Some(0) })
-        }).collect();
+        let init: Vec<Value> = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .map(|c| {
+                let sidecar = c.restart_policy.as_deref() == Some("Always");
+                container(c, if sidecar { ended } else { Some(0) })
+            })
+            .collect();
         let containers: Vec<Value> = spec.containers.iter().map(|c| container(c, ended)).collect();
-        let host = node.status.as_ref().and_then(|s| s.addresses.as_ref()).into_iter().flatten().find(|a| a.type_ == "InternalIP").map(|a| a.address.clone()).unwrap_or_default();
+        let host = node
+            .status
+            .as_ref()
+            .and_then(|s| s.addresses.as_ref())
+            .into_iter()
+            .flatten()
+            .find(|a| a.type_ == "InternalIP")
+            .map(|a| a.address.clone())
+            .unwrap_or_default();
         let uid = p.metadata.uid.clone().unwrap_or_default();
         let n = uid.bytes().fold(11u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
         let ip = format!("10.244.{}.{}", n % 256, 1 + (n >> 8) % 250);
@@ -350,10 +460,17 @@ impl Kubelets {
         if !init.is_empty() {
             status["initContainerStatuses"] = json!(init);
         }
-        let at = path("v1", "pods", p.metadata.namespace.as_deref().unwrap_or_default(), p.metadata.name.as_deref().unwrap_or_default(), "status");
+        let at = path(
+            "v1",
+            "pods",
+            p.metadata.namespace.as_deref().unwrap_or_default(),
+            p.metadata.name.as_deref().unwrap_or_default(),
+            "status",
+        );
         let patch = json!({"metadata": {"uid": uid}, "status": status});
         // Strategic, so that PodScheduled stays among the conditions.
-        match self.writer.send("PATCH", &at, "application/strategic-merge-patch+json", &patch).await {
+        match self.writer.send("PATCH", &at, "application/strategic-merge-patch+json", &patch).await
+        {
             Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
             _ => Ok(()),
         }

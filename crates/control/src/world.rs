@@ -6,7 +6,9 @@ use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
-    core::v1::{Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ServiceAccount},
+    core::v1::{
+        Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ServiceAccount,
+    },
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client};
@@ -73,7 +75,13 @@ fn trim_pod(p: &mut Pod) {
 
 fn whole<K>(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<K>>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     Informer::start(Api::all(client.clone()), |_| (), stop, tasks)
 }
@@ -96,16 +104,40 @@ impl World {
             cron_jobs: whole(client, stop, tasks),
             budgets: whole(client, stop, tasks),
             replication_controllers: whole(client, stop, tasks),
-            leases: Informer::start(Api::namespaced(client.clone(), "kube-node-lease"), |_| (), stop, tasks),
+            leases: Informer::start(
+                Api::namespaced(client.clone(), "kube-node-lease"),
+                |_| (),
+                stop,
+                tasks,
+            ),
         })
     }
 
     /// Waits until everything has been listed once.
     pub async fn synced(&self) {
-        tokio::join!(self.pods.synced(), self.nodes.synced(), self.replica_sets.synced(), self.deployments.synced());
-        tokio::join!(self.stateful_sets.synced(), self.daemon_sets.synced(), self.revisions.synced(), self.jobs.synced());
-        tokio::join!(self.cron_jobs.synced(), self.budgets.synced(), self.claims.synced(), self.namespaces.synced());
-        tokio::join!(self.leases.synced(), self.service_accounts.synced(), self.replication_controllers.synced());
+        tokio::join!(
+            self.pods.synced(),
+            self.nodes.synced(),
+            self.replica_sets.synced(),
+            self.deployments.synced()
+        );
+        tokio::join!(
+            self.stateful_sets.synced(),
+            self.daemon_sets.synced(),
+            self.revisions.synced(),
+            self.jobs.synced()
+        );
+        tokio::join!(
+            self.cron_jobs.synced(),
+            self.budgets.synced(),
+            self.claims.synced(),
+            self.namespaces.synced()
+        );
+        tokio::join!(
+            self.leases.synced(),
+            self.service_accounts.synced(),
+            self.replication_controllers.synced()
+        );
     }
 
     /// Waits until a part's own writes are in the informers, so that it does not act on what was

@@ -15,7 +15,8 @@ pub(crate) fn definitions() -> anyhow::Result<Vec<Value>> {
 
 /// The default NodePool and its class.
 pub(crate) fn node_pool() -> [Value; 2] {
-    let requirement = |key: &str, values: &[&str]| json!({"key": key, "operator": "In", "values": values});
+    let requirement =
+        |key: &str, values: &[&str]| json!({"key": key, "operator": "In", "values": values});
     [
         json!({"apiVersion": "coracle.dev/v1", "kind": "SimulatedNodeClass", "metadata": {"name": "default"}, "spec": {}}),
         json!({"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": "default"}, "spec": {

@@ -33,9 +33,13 @@ pub(crate) fn write(data_dir: &Path, pki: &Pki, address: SocketAddr) -> Result<P
 /// Prints the one of a data directory.
 pub(crate) fn print(data_dir: &Path) -> Result<()> {
     let path = path(data_dir);
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}; start a cluster there with `coracle up --data-dir {}`", path.display(), data_dir.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}; start a cluster there with `coracle up --data-dir {}`",
+            path.display(),
+            data_dir.display()
+        )
+    })?;
     print!("{text}");
     Ok(())
 }
-

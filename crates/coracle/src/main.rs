@@ -95,7 +95,12 @@ fn run(command: Command) -> Result<()> {
 fn version(output: Output) {
     let minors: Vec<String> = coracle_schema::Minor::ALL.iter().map(ToString::to_string).collect();
     match output {
-        Output::Text => println!("coracle {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), minors.join(", ")),
-        Output::Json => println!("{}", serde_json::json!({"version": env!("CARGO_PKG_VERSION"), "kubernetesVersions": minors})),
+        Output::Text => {
+            println!("coracle {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), minors.join(", "))
+        }
+        Output::Json => println!(
+            "{}",
+            serde_json::json!({"version": env!("CARGO_PKG_VERSION"), "kubernetesVersions": minors})
+        ),
     }
 }

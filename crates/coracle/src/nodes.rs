@@ -61,7 +61,9 @@ pub(crate) fn run(o: &Options) -> Result<()> {
 async fn show(o: &Options) -> Result<()> {
     // Two providers may be linked; this one is meant.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let selector = coracle_meta::LabelSelector::parse(o.node_selector.as_deref().unwrap_or_default()).context("--node-selector")?;
+    let selector =
+        coracle_meta::LabelSelector::parse(o.node_selector.as_deref().unwrap_or_default())
+            .context("--node-selector")?;
     let client = client(o.kubeconfig.as_deref()).await?;
     client.apiserver_version().await.context("cannot reach the cluster")?;
     let (_stop, stopping) = watch::channel(false);
@@ -87,7 +89,9 @@ async fn show(o: &Options) -> Result<()> {
             c.synced().await;
         }
     };
-    tokio::time::timeout(PATIENCE, first).await.context("the cluster did not list its nodes and pods in time")?;
+    tokio::time::timeout(PATIENCE, first)
+        .await
+        .context("the cluster did not list its nodes and pods in time")?;
     if o.output == Output::Json {
         println!("{}", model::summary(&watched).to_json());
         return Ok(());
@@ -112,10 +116,13 @@ async fn client(file: Option<&Path>) -> Result<Client> {
     let options = KubeConfigOptions::default();
     let config = match chosen {
         Some(f) => {
-            let kubeconfig = Kubeconfig::read_from(&f).with_context(|| format!("cannot read {}", f.display()))?;
+            let kubeconfig = Kubeconfig::read_from(&f)
+                .with_context(|| format!("cannot read {}", f.display()))?;
             Config::from_custom_kubeconfig(kubeconfig, &options).await?
         }
-        None => Config::from_kubeconfig(&options).await.context("no kubeconfig was found; say --kubeconfig FILE")?,
+        None => Config::from_kubeconfig(&options)
+            .await
+            .context("no kubeconfig was found; say --kubeconfig FILE")?,
     };
     Ok(Client::try_from(config)?)
 }

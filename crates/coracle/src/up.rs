@@ -67,9 +67,13 @@ enum Profile {
 /// Runs a cluster until it is told to stop.
 pub(crate) fn run(options: Options) -> Result<()> {
     let started = Instant::now();
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log).context("the value of --log is no filter")?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
+        .context("the value of --log is no filter")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let result = runtime.block_on(cluster(options, started));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
@@ -82,15 +86,22 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
         .listen
         .parse()
         .ok()
-        .or_else(|| o.listen.strip_prefix(':').and_then(|p| Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), p.parse().ok()?))))
+        .or_else(|| {
+            o.listen.strip_prefix(':').and_then(|p| {
+                Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), p.parse().ok()?))
+            })
+        })
         .with_context(|| format!("--listen {:?} is no address such as 127.0.0.1:6443", o.listen))?;
     let listener = TcpListener::bind(address).await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => anyhow::anyhow!("{address} is taken by another program; choose another with --listen"),
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("{address} is taken by another program; choose another with --listen")
+        }
         _ => anyhow::anyhow!("cannot listen at {address}: {e}"),
     })?;
     let address = listener.local_addr()?;
     let dir = &o.data_dir;
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot create the data directory {}", dir.display()))?;
     let store = open_store(dir, o.in_memory, minor)?;
     let pki = Pki::open(&dir.join("pki"))?;
     let tls = pki.server_config(&[address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
@@ -134,7 +145,11 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
 
 /// A client inside this process: the same API, rights and all, without a socket.
 fn client(server: &Arc<Server>, account: &str) -> kube::Client {
-    let identity = if account.starts_with("system:") { Identity::user(account, &[]) } else { Identity::service_account("kube-system", account) };
+    let identity = if account.starts_with("system:") {
+        Identity::user(account, &[])
+    } else {
+        Identity::service_account("kube-system", account)
+    };
     kube::Client::new(InProcess::new(server.clone(), identity), "default")
 }
 
@@ -163,14 +178,21 @@ fn open_store(dir: &Path, in_memory: bool, minor: Minor) -> Result<Store> {
             anyhow::anyhow!("the data directory {} was written by Kubernetes {}, which this version does not know", dir.display(), text.trim())
         })?;
         if written > minor {
-            bail!("the data directory {} was written by Kubernetes {written}; start with --kubernetes-version {written} or newer, or with another --data-dir", dir.display());
+            bail!(
+                "the data directory {} was written by Kubernetes {written}; start with --kubernetes-version {written} or newer, or with another --data-dir",
+                dir.display()
+            );
         }
     }
     let store = Store::open(&dir.join("store")).map_err(|e| match e {
-        OpenError::InUse => anyhow::anyhow!("the data directory {} is in use by another process", dir.display()),
-        e => anyhow::Error::new(e).context(format!("cannot open the data directory {}", dir.display())),
+        OpenError::InUse => {
+            anyhow::anyhow!("the data directory {} is in use by another process", dir.display())
+        }
+        e => anyhow::Error::new(e)
+            .context(format!("cannot open the data directory {}", dir.display())),
     })?;
-    std::fs::write(&version_file, format!("{minor}\n")).with_context(|| format!("cannot write {}", version_file.display()))?;
+    std::fs::write(&version_file, format!("{minor}\n"))
+        .with_context(|| format!("cannot write {}", version_file.display()))?;
     Ok(store)
 }
 

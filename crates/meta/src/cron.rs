@@ -16,7 +16,8 @@ pub struct Schedule {
     every: Option<i64>,
 }
 
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// A schedule that never fires within this many years (February 30th) has no next time.
 const HORIZON_YEARS: i16 = 5;
@@ -56,8 +57,19 @@ impl Schedule {
 
     fn every(text: &str) -> Result<Self, String> {
         let duration = crate::time::parse_go_duration(text["@every ".len()..].trim());
-        let seconds = duration.map(|d| d.as_secs().max(1)).ok_or_else(|| format!("failed to parse duration {text}"))?;
-        Ok(Self { minutes: 0, hours: 0, days: 0, months: 0, weekdays: 0, any_day: true, any_weekday: true, every: Some(seconds) })
+        let seconds = duration
+            .map(|d| d.as_secs().max(1))
+            .ok_or_else(|| format!("failed to parse duration {text}"))?;
+        Ok(Self {
+            minutes: 0,
+            hours: 0,
+            days: 0,
+            months: 0,
+            weekdays: 0,
+            any_day: true,
+            any_weekday: true,
+            every: Some(seconds),
+        })
     }
 
     /// The first time after `after` at which the schedule fires. Local times that a clock change
@@ -67,7 +79,14 @@ impl Schedule {
             return after.checked_add(Span::new().seconds(seconds)).ok();
         }
         let start = zone.to_datetime(after);
-        let mut t = start.with().second(0).subsec_nanosecond(0).build().ok()?.checked_add(1.minute()).ok()?;
+        let mut t = start
+            .with()
+            .second(0)
+            .subsec_nanosecond(0)
+            .build()
+            .ok()?
+            .checked_add(1.minute())
+            .ok()?;
         let has = |bits: u64, n: i8| bits & (1 << n) != 0;
         while t.year() <= start.year() + HORIZON_YEARS {
             if !has(self.months, t.month()) {
@@ -169,12 +188,27 @@ mod tests {
 
     #[test]
     fn local_times_that_do_not_exist_are_skipped() {
-        assert_eq!(next("30 2 * * *", "2026-03-28T12:00:00Z", "Europe/Berlin"), "2026-03-30T00:30:00Z");
+        assert_eq!(
+            next("30 2 * * *", "2026-03-28T12:00:00Z", "Europe/Berlin"),
+            "2026-03-30T00:30:00Z"
+        );
     }
 
     #[test]
     fn bad_schedules_are_refused() {
-        for bad in ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "*/0 * * * *", "5-1 * * * *", "a * * * *", "@sometimes"] {
+        for bad in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "* * 0 * *",
+            "* * * 13 *",
+            "* * * * 8",
+            "*/0 * * * *",
+            "5-1 * * * *",
+            "a * * * *",
+            "@sometimes",
+        ] {
             assert!(Schedule::parse(bad).is_err(), "{bad}");
         }
     }

@@ -33,7 +33,9 @@ impl FieldSelector {
             } else {
                 return Err(format!("invalid selector: '{text}'; can't understand '{part}'"));
             };
-            let value = unescape(value).ok_or_else(|| format!("invalid field selector: invalid escape sequence in '{value}'"))?;
+            let value = unescape(value).ok_or_else(|| {
+                format!("invalid field selector: invalid escape sequence in '{value}'")
+            })?;
             terms.push(Term { field: field.into(), equal, value });
         }
         Ok(Self { terms })

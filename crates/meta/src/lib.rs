@@ -21,7 +21,7 @@ pub mod status;
 pub mod time;
 
 pub use field_selector::FieldSelector;
-pub use gvk::{Gvk, GroupResource};
+pub use gvk::{GroupResource, Gvk};
 pub use quantity::Quantity;
 pub use selector::{LabelSelector, Requirement};
 pub use status::Status;

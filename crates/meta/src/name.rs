@@ -107,12 +107,18 @@ pub fn check_qualified_name(key: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".into());
             } else {
-                errors.extend(check_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
+                errors.extend(
+                    check_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")),
+                );
             }
             name
         }
-        _ => return vec![format!("a qualified name {}", QUALIFIED.replacen("name part ", "", 1))
-            + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"],
+        _ => {
+            return vec![
+                format!("a qualified name {}", QUALIFIED.replacen("name part ", "", 1))
+                    + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+            ];
+        }
     };
     if name.is_empty() {
         errors.push("name part must be non-empty".into());

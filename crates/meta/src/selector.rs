@@ -74,9 +74,9 @@ impl LabelSelector {
 
     /// Whether the labels of an object's `metadata.labels` match.
     pub fn matches(&self, labels: Option<&Object>) -> bool {
-        self.requirements.iter().all(|r| {
-            r.matches_value(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str))
-        })
+        self.requirements
+            .iter()
+            .all(|r| r.matches_value(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str)))
     }
 
     /// Whether labels held as a map match.
@@ -111,11 +111,17 @@ impl LabelSelector {
                 "NotIn" => Operator::NotIn,
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
-                o => return Err(SelectorError(format!("{o:?} is not a valid label selector operator"))),
+                o => {
+                    return Err(SelectorError(format!(
+                        "{o:?} is not a valid label selector operator"
+                    )));
+                }
             };
             let set = matches!(operator, Operator::In | Operator::NotIn);
             if set && values.is_empty() {
-                return Err(SelectorError("for 'in', 'notin' operators, values set can't be empty".into()));
+                return Err(SelectorError(
+                    "for 'in', 'notin' operators, values set can't be empty".into(),
+                ));
             }
             requirements.push(Requirement { key: text("key").into(), operator, values });
         }
@@ -126,7 +132,11 @@ impl LabelSelector {
     pub fn from_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let requirements = labels
             .into_iter()
-            .map(|(k, v)| Requirement { key: k.into(), operator: Operator::In, values: vec![v.into()] })
+            .map(|(k, v)| Requirement {
+                key: k.into(),
+                operator: Operator::In,
+                values: vec![v.into()],
+            })
             .collect();
         Self { requirements }
     }
@@ -183,9 +193,8 @@ fn lex(text: &str) -> Result<Vec<Token>, SelectorError> {
             rest = rest[s.len()..].trim_start();
             continue;
         }
-        let end = rest
-            .find(|c: char| c.is_whitespace() || "=!,()<>".contains(c))
-            .unwrap_or(rest.len());
+        let end =
+            rest.find(|c: char| c.is_whitespace() || "=!,()<>".contains(c)).unwrap_or(rest.len());
         tokens.push(Token::Word(rest[..end].into()));
         rest = rest[end..].trim_start();
     }
@@ -236,15 +245,14 @@ impl Parser {
         if let Some(e) = name::check_qualified_name(&key).into_iter().next() {
             return Err(SelectorError(format!("key: Invalid value: {key:?}: {e}")));
         }
-        let (operator, values) = if absent {
-            (Operator::DoesNotExist, vec![])
-        } else {
-            self.comparison()?
-        };
+        let (operator, values) =
+            if absent { (Operator::DoesNotExist, vec![]) } else { self.comparison()? };
         if !matches!(operator, Operator::Gt | Operator::Lt) {
             for v in &values {
                 if let Some(e) = name::check_label_value(v).into_iter().next() {
-                    return Err(SelectorError(format!("values[0][{key}]: Invalid value: {v:?}: {e}")));
+                    return Err(SelectorError(format!(
+                        "values[0][{key}]: Invalid value: {v:?}: {e}"
+                    )));
                 }
             }
         } else if values.iter().any(|v| v.parse::<i64>().is_err()) {
@@ -349,7 +357,9 @@ mod tests {
         ] {
             assert_eq!(LabelSelector::parse(text).unwrap().matches(labels), want, "{text}");
         }
-        for bad in ["a b", "=a", "a in", "a in (b", "a=b=c", "a,,b", "-a=b", "a=-b", "a>x", "a in b"] {
+        for bad in
+            ["a b", "=a", "a in", "a in (b", "a=b=c", "a,,b", "-a=b", "a=-b", "a>x", "a in b"]
+        {
             assert!(LabelSelector::parse(bad).is_err(), "{bad}");
         }
     }
@@ -360,7 +370,12 @@ mod tests {
             {"key": "c", "operator": "NotIn", "values": ["x", "y"]}, {"key": "d", "operator": "Exists"}]});
         let s = LabelSelector::from_object(&s).unwrap();
         assert_eq!(s.to_string(), "a=b,c notin (x,y),d");
-        assert!(LabelSelector::from_object(&json!({"matchExpressions": [{"key": "a", "operator": "in"}]})).is_err());
+        assert!(
+            LabelSelector::from_object(
+                &json!({"matchExpressions": [{"key": "a", "operator": "in"}]})
+            )
+            .is_err()
+        );
     }
 
     proptest! {

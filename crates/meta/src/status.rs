@@ -129,7 +129,8 @@ impl Status {
         let mut s = Self::new(504, "Timeout", message);
         s.retry_after_seconds = Some(1);
         let cause = "Too large resource version".into();
-        s.causes = vec![Cause { reason: "ResourceVersionTooLarge", message: cause, field: String::new() }];
+        s.causes =
+            vec![Cause { reason: "ResourceVersionTooLarge", message: cause, field: String::new() }];
         s
     }
 
@@ -140,8 +141,7 @@ impl Status {
             1 => texts[0].clone(),
             _ => format!("[{}]", texts.join(", ")),
         };
-        let kind_text =
-            if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let kind_text = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut s = Self::new(422, "Invalid", format!("{kind_text} {name:?} is invalid: {list}"));
         s.details = Some((group.into(), kind.into(), name.into()));
         s.causes = errors
@@ -266,27 +266,55 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error that shows the offending value.
-    pub fn invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
-        Self { kind: FieldErrorKind::Invalid, path: path.into(), value: Some(value.into()), detail: detail.into() }
+    pub fn invalid(
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: FieldErrorKind::Invalid,
+            path: path.into(),
+            value: Some(value.into()),
+            detail: detail.into(),
+        }
     }
 
     /// A missing field.
     pub fn required(path: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind: FieldErrorKind::Required, path: path.into(), value: None, detail: detail.into() }
+        Self {
+            kind: FieldErrorKind::Required,
+            path: path.into(),
+            value: None,
+            detail: detail.into(),
+        }
     }
 
     /// A field that may not be set or changed.
     pub fn forbidden(path: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind: FieldErrorKind::Forbidden, path: path.into(), value: None, detail: detail.into() }
+        Self {
+            kind: FieldErrorKind::Forbidden,
+            path: path.into(),
+            value: None,
+            detail: detail.into(),
+        }
     }
 
     /// A value that occurs twice.
     pub fn duplicate(path: impl Into<String>, value: impl Into<Value>) -> Self {
-        Self { kind: FieldErrorKind::Duplicate, path: path.into(), value: Some(value.into()), detail: String::new() }
+        Self {
+            kind: FieldErrorKind::Duplicate,
+            path: path.into(),
+            value: Some(value.into()),
+            detail: String::new(),
+        }
     }
 
     /// A value outside an enumeration.
-    pub fn not_supported(path: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
+    pub fn not_supported(
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        supported: &[&str],
+    ) -> Self {
         let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         Self {
             kind: FieldErrorKind::NotSupported,

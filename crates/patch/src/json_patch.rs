@@ -20,7 +20,9 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let mut result = target.clone();
     for (i, operation) in operations.iter().enumerate() {
         one(&mut result, operation).map_err(|e| match e {
-            PatchError::DoesNotApply(why) => PatchError::DoesNotApply(format!("operation {i}: {why}")),
+            PatchError::DoesNotApply(why) => {
+                PatchError::DoesNotApply(format!("operation {i}: {why}"))
+            }
             PatchError::Malformed(why) => PatchError::Malformed(format!("operation {i}: {why}")),
             e => e,
         })?;
@@ -31,10 +33,15 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
 
 fn one(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
     let field = |name: &str| {
-        operation[name].as_str().ok_or_else(|| PatchError::Malformed(format!("{name} must be a string")))
+        operation[name]
+            .as_str()
+            .ok_or_else(|| PatchError::Malformed(format!("{name} must be a string")))
     };
     let value = || {
-        operation.get("value").cloned().ok_or_else(|| PatchError::Malformed("value is missing".into()))
+        operation
+            .get("value")
+            .cloned()
+            .ok_or_else(|| PatchError::Malformed("value is missing".into()))
     };
     let (op, path) = (field("op")?, field("path")?);
     match op {
@@ -73,16 +80,18 @@ fn one(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
 }
 
 fn missing(op: &str, path: &str) -> PatchError {
-    PatchError::DoesNotApply(format!("{op} operation does not apply: doc is missing path: {path}: missing value"))
+    PatchError::DoesNotApply(format!(
+        "{op} operation does not apply: doc is missing path: {path}: missing value"
+    ))
 }
 
 fn steps(path: &str) -> Result<Vec<String>, PatchError> {
     if path.is_empty() {
         return Ok(vec![]);
     }
-    let rest = path.strip_prefix('/').ok_or_else(|| {
-        PatchError::Malformed(format!("path {path:?} must begin with /"))
-    })?;
+    let rest = path
+        .strip_prefix('/')
+        .ok_or_else(|| PatchError::Malformed(format!("path {path:?} must begin with /")))?;
     Ok(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())
 }
 
@@ -108,9 +117,9 @@ fn find<'v>(target: &'v mut Value, path: &str) -> Result<Option<&'v mut Value>, 
 }
 
 fn split(path: &str) -> Result<(&str, String), PatchError> {
-    let (parent, _) = path.rsplit_once('/').ok_or_else(|| {
-        PatchError::Malformed(format!("path {path:?} must begin with /"))
-    })?;
+    let (parent, _) = path
+        .rsplit_once('/')
+        .ok_or_else(|| PatchError::Malformed(format!("path {path:?} must begin with /")))?;
     Ok((parent, steps(path)?.pop().unwrap_or_default()))
 }
 

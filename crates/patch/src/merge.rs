@@ -27,7 +27,9 @@ pub fn diff(from: &Value, to: &Value) -> Value {
     for (key, v) in to {
         match from.get(key) {
             Some(old) if old == v => {}
-            Some(old @ Value::Object(_)) if v.is_object() => drop(patch.insert(key.clone(), diff(old, v))),
+            Some(old @ Value::Object(_)) if v.is_object() => {
+                drop(patch.insert(key.clone(), diff(old, v)))
+            }
             _ => drop(patch.insert(key.clone(), v.clone())),
         }
     }
@@ -49,7 +51,11 @@ mod tests {
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "b"}), json!({"a": null}), json!({})),
             (json!({"a": [1]}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
             (json!([1]), json!({"a": {"bb": {"c": null}}}), json!({"a": {"bb": {}}})),
             (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
         ] {
@@ -60,17 +66,23 @@ mod tests {
     }
 
     pub(crate) fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<i8>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from), any::<bool>().prop_map(Value::from)];
+        let leaf = prop_oneof![
+            any::<i8>().prop_map(Value::from),
+            "[a-c]{0,2}".prop_map(Value::from),
+            any::<bool>().prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                proptest::collection::btree_map("[a-d]", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+                proptest::collection::btree_map("[a-d]", inner, 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
             ]
         })
     }
 
     fn object() -> impl Strategy<Value = Value> {
-        proptest::collection::btree_map("[a-d]", value(), 0..4).prop_map(|m| Value::Object(m.into_iter().collect()))
+        proptest::collection::btree_map("[a-d]", value(), 0..4)
+            .prop_map(|m| Value::Object(m.into_iter().collect()))
     }
 
     proptest! {

@@ -13,7 +13,12 @@ const ORDER: &str = "$setElementOrder/";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 
 /// Merges a patch into an object of the given type.
-pub fn apply(arena: &Arena, root: &Slot, target: &mut Value, patch: Value) -> Result<(), PatchError> {
+pub fn apply(
+    arena: &Arena,
+    root: &Slot,
+    target: &mut Value,
+    patch: Value,
+) -> Result<(), PatchError> {
     let Value::Object(patch) = patch else {
         return Err(PatchError::Malformed("a strategic merge patch must be an object".into()));
     };
@@ -28,7 +33,12 @@ fn bad(what: &str) -> PatchError {
 }
 
 /// Merges `patch` into `target`; the type is `None` where the schema ends.
-fn object(arena: &Arena, ty: Option<&Type>, target: &mut Map<String, Value>, mut patch: Map<String, Value>) -> Result<(), PatchError> {
+fn object(
+    arena: &Arena,
+    ty: Option<&Type>,
+    target: &mut Map<String, Value>,
+    mut patch: Map<String, Value>,
+) -> Result<(), PatchError> {
     match patch.remove(DIRECTIVE).as_ref().map(|d| d.as_str().unwrap_or("")) {
         None | Some("merge") => {}
         Some("replace") => {
@@ -43,7 +53,9 @@ fn object(arena: &Arena, ty: Option<&Type>, target: &mut Map<String, Value>, mut
     }
     if let Some(keys) = patch.remove(RETAIN_KEYS) {
         let keys = keys.as_array().cloned().ok_or_else(|| bad("$retainKeys must be a list"))?;
-        if let Some(k) = patch.iter().find(|(k, v)| !k.starts_with('$') && !v.is_null() && !keys.iter().any(|x| x == k.as_str())) {
+        if let Some(k) = patch.iter().find(|(k, v)| {
+            !k.starts_with('$') && !v.is_null() && !keys.iter().any(|x| x == k.as_str())
+        }) {
             return Err(bad(&format!("field {:?} is set but not in $retainKeys", k.0)));
         }
         target.retain(|k, _| keys.iter().any(|x| x == k.as_str()));
@@ -65,7 +77,9 @@ fn object(arena: &Arena, ty: Option<&Type>, target: &mut Map<String, Value>, mut
     }
     let before: Vec<(String, Vec<Value>)> = orders
         .iter()
-        .map(|(f, _)| (f.clone(), target.get(f).and_then(Value::as_array).cloned().unwrap_or_default()))
+        .map(|(f, _)| {
+            (f.clone(), target.get(f).and_then(Value::as_array).cloned().unwrap_or_default())
+        })
         .collect();
     for (key, v) in patch {
         if v.is_null() {
@@ -88,7 +102,12 @@ fn object(arena: &Arena, ty: Option<&Type>, target: &mut Map<String, Value>, mut
 }
 
 /// The value of a field after merging; `None` when it is deleted.
-fn merge(arena: &Arena, slot: Option<&Slot>, old: Option<Value>, patch: Value) -> Result<Option<Value>, PatchError> {
+fn merge(
+    arena: &Arena,
+    slot: Option<&Slot>,
+    old: Option<Value>,
+    patch: Value,
+) -> Result<Option<Value>, PatchError> {
     match (old, patch) {
         (old, Value::Object(patch)) => {
             if patch.get(DIRECTIVE).is_some_and(|d| d == "delete") {
@@ -113,13 +132,20 @@ fn merge(arena: &Arena, slot: Option<&Slot>, old: Option<Value>, patch: Value) -
     }
 }
 
-fn list(arena: &Arena, slot: Option<&Slot>, mut old: Vec<Value>, patch: Vec<Value>, merges: bool) -> Result<Vec<Value>, PatchError> {
+fn list(
+    arena: &Arena,
+    slot: Option<&Slot>,
+    mut old: Vec<Value>,
+    patch: Vec<Value>,
+    merges: bool,
+) -> Result<Vec<Value>, PatchError> {
     let item = slot.and_then(|s| match &s.ty {
         Type::List(item) => Some(&**item),
         _ => None,
     });
     // An item that says only `$patch: replace` replaces the whole list.
-    let is_replace = |v: &Value| v[DIRECTIVE] == "replace" && v.as_object().is_some_and(|m| m.len() == 1);
+    let is_replace =
+        |v: &Value| v[DIRECTIVE] == "replace" && v.as_object().is_some_and(|m| m.len() == 1);
     if patch.iter().any(is_replace) {
         return Ok(patch.into_iter().filter(|v| !is_replace(v)).collect());
     }
@@ -201,8 +227,12 @@ mod tests {
     fn lists_merge_by_key() {
         let got = run(
             "deployments",
-            containers(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "1"}])),
-            containers(json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}])),
+            containers(
+                json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "1"}]),
+            ),
+            containers(
+                json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}]),
+            ),
         );
         let want = json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
             {"name": "b", "image": "1"}, {"name": "c", "image": "3"}]);
@@ -212,13 +242,30 @@ mod tests {
     #[test]
     fn directives() {
         let live = containers(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]));
-        let deleted = run("deployments", live.clone(), containers(json!([{"name": "b", "$patch": "delete"}])));
+        let deleted = run(
+            "deployments",
+            live.clone(),
+            containers(json!([{"name": "b", "$patch": "delete"}])),
+        );
         assert_eq!(deleted.unwrap(), containers(json!([{"name": "a"}, {"name": "c"}])));
-        let replaced = run("deployments", live.clone(), containers(json!([{"name": "z"}, {"$patch": "replace"}])));
+        let replaced = run(
+            "deployments",
+            live.clone(),
+            containers(json!([{"name": "z"}, {"$patch": "replace"}])),
+        );
         assert_eq!(replaced.unwrap(), containers(json!([{"name": "z"}])));
-        let ordered = run("deployments", live, json!({"spec": {"template": {"spec": {
-            "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "n"}], "containers": [{"name": "n"}]}}}}));
-        let names: Vec<Value> = ordered.unwrap()["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
+        let ordered = run(
+            "deployments",
+            live,
+            json!({"spec": {"template": {"spec": {
+            "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "n"}], "containers": [{"name": "n"}]}}}}),
+        );
+        let names: Vec<Value> = ordered.unwrap()["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["name"].clone())
+            .collect();
         assert_eq!(json!(names), json!(["b", "c", "a", "n"]));
     }
 
@@ -249,7 +296,10 @@ mod tests {
             json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}}),
             json!({"metadata": {"labels": {"a": null, "c": "3"}}, "spec": {"containers": [{"name": "a", "args": ["y"]}]}}),
         );
-        assert_eq!(got.unwrap(), json!({"metadata": {"labels": {"b": "2", "c": "3"}}, "spec": {"containers": [{"name": "a", "args": ["y"]}]}}));
+        assert_eq!(
+            got.unwrap(),
+            json!({"metadata": {"labels": {"b": "2", "c": "3"}}, "spec": {"containers": [{"name": "a", "args": ["y"]}]}})
+        );
     }
 
     #[test]
@@ -261,7 +311,10 @@ mod tests {
             json!({"$nonsense": []}),
             json!([]),
         ] {
-            assert!(matches!(run("deployments", containers(json!([{"name": "a"}])), bad), Err(PatchError::Malformed(_))));
+            assert!(matches!(
+                run("deployments", containers(json!([{"name": "a"}])), bad),
+                Err(PatchError::Malformed(_))
+            ));
         }
     }
 }

@@ -26,18 +26,29 @@ impl Budget {
     /// Whether it is active: its schedule fired within its duration before `now`.
     fn is_active(&self, now: Timestamp) -> bool {
         let Some((schedule, duration)) = &self.window else { return true };
-        let (Ok(schedule), Some(duration)) = (Schedule::parse(schedule), parse_go_duration(duration)) else {
+        let (Ok(schedule), Some(duration)) =
+            (Schedule::parse(schedule), parse_go_duration(duration))
+        else {
             return true; // Malformed: counts, and so closes rather than opens.
         };
-        let Ok(from) = Timestamp::from_second(now.as_second() - duration.as_secs()) else { return true };
+        let Ok(from) = Timestamp::from_second(now.as_second() - duration.as_secs()) else {
+            return true;
+        };
         schedule.next(from, &TimeZone::UTC).is_some_and(|t| t <= now)
     }
 }
 
 /// How many more nodes may be disrupted for a reason, of `total`, `disrupted` of which are not
 /// ready or going already.
-pub fn allowed(budgets: &[Budget], reason: &str, total: usize, disrupted: usize, now: Timestamp) -> usize {
-    let matching = budgets.iter().filter(|b| b.reasons.is_empty() || b.reasons.iter().any(|r| r == reason));
+pub fn allowed(
+    budgets: &[Budget],
+    reason: &str,
+    total: usize,
+    disrupted: usize,
+    now: Timestamp,
+) -> usize {
+    let matching =
+        budgets.iter().filter(|b| b.reasons.is_empty() || b.reasons.iter().any(|r| r == reason));
     let least = matching.filter(|b| b.is_active(now)).map(|b| b.allows(total)).min();
     least.unwrap_or(total).saturating_sub(disrupted)
 }
@@ -58,7 +69,8 @@ mod tests {
     fn the_smallest_active_budget_holds() {
         let night: Timestamp = "2026-01-01T01:30:00Z".parse().unwrap();
         let day: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
-        let all = [budget("10%", &[], None), budget("0", &["Underutilized"], Some(("0 1 * * *", "1h")))];
+        let all =
+            [budget("10%", &[], None), budget("0", &["Underutilized"], Some(("0 1 * * *", "1h")))];
         assert_eq!(allowed(&all, "Underutilized", 15, 0, day), 2);
         assert_eq!(allowed(&all, "Underutilized", 15, 1, day), 1);
         assert_eq!(allowed(&all, "Underutilized", 15, 0, night), 0);

@@ -58,10 +58,21 @@ pub fn empty(candidates: &[Candidate], mut budget: impl FnMut(&str) -> usize) ->
 
 /// The set of candidates whose replacement saves most. `budget` tells how many nodes of a pool may
 /// go.
-pub fn search(snapshot: &Snapshot, candidates: &[Candidate], pools: &[Pool], daemons: &[Arc<PodSpec>], mut budget: impl FnMut(&str) -> usize) -> Option<Command> {
+pub fn search(
+    snapshot: &Snapshot,
+    candidates: &[Candidate],
+    pools: &[Pool],
+    daemons: &[Arc<PodSpec>],
+    mut budget: impl FnMut(&str) -> usize,
+) -> Option<Command> {
     let mut order: Vec<&Candidate> = candidates.iter().filter(|c| !c.pods.is_empty()).collect();
     let fill = |c: &Candidate| snapshot.node(&c.node).map_or(0.0, coracle_scheduling::Node::fill);
-    order.sort_by(|a, b| (a.usd_per_hour * (1.0 - fill(a))).total_cmp(&(b.usd_per_hour * (1.0 - fill(b)))).reverse().then_with(|| a.node.cmp(&b.node)));
+    order.sort_by(|a, b| {
+        (a.usd_per_hour * (1.0 - fill(a)))
+            .total_cmp(&(b.usd_per_hour * (1.0 - fill(b))))
+            .reverse()
+            .then_with(|| a.node.cmp(&b.node))
+    });
     let mut taken = std::collections::BTreeMap::<String, usize>::new();
     order.retain(|c| {
         let n = taken.entry(c.pool.clone()).or_default();
@@ -86,7 +97,12 @@ pub fn search(snapshot: &Snapshot, candidates: &[Candidate], pools: &[Pool], dae
 }
 
 /// What replacing a set of nodes would save, if their pods fit elsewhere.
-fn what_if(snapshot: &Snapshot, set: &[&Candidate], pools: &[Pool], daemons: &[Arc<PodSpec>]) -> Option<Command> {
+fn what_if(
+    snapshot: &Snapshot,
+    set: &[&Candidate],
+    pools: &[Pool],
+    daemons: &[Arc<PodSpec>],
+) -> Option<Command> {
     let mut without = snapshot.clone();
     let mut pools = pools.to_vec();
     for c in set {
@@ -116,11 +132,22 @@ fn what_if(snapshot: &Snapshot, set: &[&Candidate], pools: &[Pool], daemons: &[A
     if saves < price * MIN_SAVINGS || saves <= 0.0 {
         return None;
     }
-    let bought: Vec<&str> = plan.new_nodes.iter().filter_map(|n| n.types.first().map(|t| &**t)).collect();
+    let bought: Vec<&str> =
+        plan.new_nodes.iter().filter_map(|n| n.types.first().map(|t| &**t)).collect();
     let why = if bought.is_empty() {
         format!("the pods of {} node(s) fit on others, saving ${saves:.4}/h", set.len())
     } else {
-        format!("{} node(s) at ${price:.4}/h are replaced by {} at ${:.4}/h, saving ${saves:.4}/h", set.len(), bought.join(", "), plan.usd_per_hour)
+        format!(
+            "{} node(s) at ${price:.4}/h are replaced by {} at ${:.4}/h, saving ${saves:.4}/h",
+            set.len(),
+            bought.join(", "),
+            plan.usd_per_hour
+        )
     };
-    Some(Command { remove: set.iter().map(|c| c.node.clone()).collect(), plan, saves_usd_per_hour: saves, why })
+    Some(Command {
+        remove: set.iter().map(|c| c.node.clone()).collect(),
+        plan,
+        saves_usd_per_hour: saves,
+        why,
+    })
 }

@@ -6,8 +6,12 @@
 //! a pod is its processor and memory at the market's usual ratio, so the choice looks at shape and
 //! price together; the last node is the cheapest that fits what is left.
 
-use crate::offering::{CAPACITY_TYPE, HOSTNAME, INSTANCE_TYPE, Offering, POOL, Pool, PoolType, ZONE};
-use coracle_scheduling::{Node, PodSpec, Profile, Requirements, Resources, Snapshot, Values, pod::PodKey, predicates};
+use crate::offering::{
+    CAPACITY_TYPE, HOSTNAME, INSTANCE_TYPE, Offering, POOL, Pool, PoolType, ZONE,
+};
+use coracle_scheduling::{
+    Node, PodSpec, Profile, Requirements, Resources, Snapshot, Values, pod::PodKey, predicates,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -60,7 +64,9 @@ pub struct Plan {
 
 fn value(r: &Resources) -> f64 {
     let extended: i64 = r.extended.iter().map(|(_, n)| n).sum();
-    let size = r.cpu_milli as f64 / 1000.0 + r.memory_bytes as f64 / BYTES_PER_CPU + extended as f64 * CPUS_PER_EXTENDED;
+    let size = r.cpu_milli as f64 / 1000.0
+        + r.memory_bytes as f64 / BYTES_PER_CPU
+        + extended as f64 * CPUS_PER_EXTENDED;
     // A pod that asks for nothing still wants a place.
     size.max(MIN_VALUE * r.pods.max(0) as f64)
 }
@@ -79,12 +85,20 @@ struct Class {
 }
 
 /// Plans for pending pods. `daemons` are pods that every new node runs if it takes them.
-pub fn pack(snapshot: &mut Snapshot, pods: &[Arc<PodSpec>], pools: &[Pool], daemons: &[Arc<PodSpec>]) -> Plan {
+pub fn pack(
+    snapshot: &mut Snapshot,
+    pods: &[Arc<PodSpec>],
+    pools: &[Pool],
+    daemons: &[Arc<PodSpec>],
+) -> Plan {
     let mut plan = Plan::default();
     let mut sorted: Vec<Arc<PodSpec>> = pods.to_vec();
     sorted.sort_by(|a, b| {
         let size = |p: &PodSpec| value(&p.requests);
-        b.priority.cmp(&a.priority).then(size(b).total_cmp(&size(a))).then_with(|| (a.class, &a.key).cmp(&(b.class, &b.key)))
+        b.priority
+            .cmp(&a.priority)
+            .then(size(b).total_cmp(&size(a)))
+            .then_with(|| (a.class, &a.key).cmp(&(b.class, &b.key)))
     });
     let mut refused: HashSet<u64> = HashSet::new();
     let mut rest = Vec::new();
@@ -105,7 +119,8 @@ pub fn pack(snapshot: &mut Snapshot, pods: &[Arc<PodSpec>], pools: &[Pool], daem
     if rest.is_empty() {
         return plan;
     }
-    let mut buyer = Buyer { snapshot, pools: pools.to_vec(), daemons, overhead: HashMap::new(), bought: 0 };
+    let mut buyer =
+        Buyer { snapshot, pools: pools.to_vec(), daemons, overhead: HashMap::new(), bought: 0 };
     plan.lower_bound_usd_per_hour = buyer.lower_bound(&rest);
     let mut classes = buyer.classes(rest);
     let mut weights: Vec<i32> = pools.iter().map(|p| p.weight).collect();
@@ -158,7 +173,13 @@ impl Buyer<'_> {
         for id in order {
             let pods = groups.remove(&id).unwrap_or_default();
             let Some(spec) = pods.first().cloned() else { continue };
-            let class = Class { per_node: per_node(&spec), alternatives: spec.node_requirements(), check: spec.clone(), spec, pods };
+            let class = Class {
+                per_node: per_node(&spec),
+                alternatives: spec.node_requirements(),
+                check: spec.clone(),
+                spec,
+                pods,
+            };
             classes.extend(self.deal_zones(class));
         }
         classes
@@ -171,7 +192,9 @@ impl Buyer<'_> {
                 zones.extend(t.offerings.iter().map(|o| o.zone.clone()));
             }
         }
-        let accepts = |z: &Arc<str>| class.alternatives.iter().any(|r| r.get(ZONE).is_none_or(|v| v.accepts(Some(z))));
+        let accepts = |z: &Arc<str>| {
+            class.alternatives.iter().any(|r| r.get(ZONE).is_none_or(|v| v.accepts(Some(z))))
+        };
         zones.into_iter().filter(accepts).collect()
     }
 
@@ -179,7 +202,10 @@ impl Buyer<'_> {
     fn deal_zones(&self, class: Class) -> Vec<Class> {
         let spec = &class.spec;
         let spreads = spec.spread.iter().find(|s| &*s.key == ZONE);
-        let apart = spec.anti_affinity.iter().any(|a| &*a.key == ZONE && a.selects(&spec.key.namespace, &spec.labels));
+        let apart = spec
+            .anti_affinity
+            .iter()
+            .any(|a| &*a.key == ZONE && a.selects(&spec.key.namespace, &spec.labels));
         let together = spec.affinity.iter().find(|a| &*a.key == ZONE);
         if spreads.is_none() && !apart && together.is_none() {
             return vec![class];
@@ -189,15 +215,35 @@ impl Buyer<'_> {
         // Pods that count already, by zone.
         let mut counts: BTreeMap<Arc<str>, usize> = zones.iter().map(|z| (z.clone(), 0)).collect();
         for node in self.snapshot.nodes() {
-            let Some(n) = node.labels.get(ZONE).and_then(|z| counts.get_mut(z.as_str())) else { continue };
-            *n += node.pods.values().filter(|p| p.key.namespace == spec.key.namespace && selector.is_some_and(|s| s.matches_map(Some(&p.labels)))).count();
+            let Some(n) = node.labels.get(ZONE).and_then(|z| counts.get_mut(z.as_str())) else {
+                continue;
+            };
+            *n += node
+                .pods
+                .values()
+                .filter(|p| {
+                    p.key.namespace == spec.key.namespace
+                        && selector.is_some_and(|s| s.matches_map(Some(&p.labels)))
+                })
+                .count();
         }
         let mut dealt: BTreeMap<Arc<str>, Vec<Arc<PodSpec>>> = BTreeMap::new();
-        let home = counts.iter().max_by_key(|(z, n)| (**n, std::cmp::Reverse((*z).clone()))).map(|(z, _)| z.clone());
+        let home = counts
+            .iter()
+            .max_by_key(|(z, n)| (**n, std::cmp::Reverse((*z).clone())))
+            .map(|(z, _)| z.clone());
         let mut left = Vec::new();
         for p in &class.pods {
-            let least = counts.iter().filter(|(z, _)| !apart || !dealt.contains_key(*z)).min_by_key(|(z, n)| (**n, (*z).clone())).map(|(z, _)| z.clone());
-            let zone = if together.is_some() && spreads.is_none() && !apart { home.clone() } else { least };
+            let least = counts
+                .iter()
+                .filter(|(z, _)| !apart || !dealt.contains_key(*z))
+                .min_by_key(|(z, n)| (**n, (*z).clone()))
+                .map(|(z, _)| z.clone());
+            let zone = if together.is_some() && spreads.is_none() && !apart {
+                home.clone()
+            } else {
+                least
+            };
             match zone {
                 Some(z) => {
                     *counts.entry(z.clone()).or_default() += 1;
@@ -241,28 +287,56 @@ impl Buyer<'_> {
     }
 
     /// The offering that pays least for what it would be filled with.
-    fn best(&mut self, weight: i32, classes: &[Class], useless: &HashSet<(usize, u64)>) -> Option<(Fill, String)> {
+    fn best(
+        &mut self,
+        weight: i32,
+        classes: &[Class],
+        useless: &HashSet<(usize, u64)>,
+    ) -> Option<(Fill, String)> {
         let (mut best, mut second): (Option<Fill>, Option<(f64, String)>) = (None, None);
         for pool in 0..self.pools.len() {
             if self.pools[pool].weight != weight {
                 continue;
             }
             let types = self.pools[pool].types.clone();
-            let usable: Vec<usize> = (0..classes.len()).filter(|c| !useless.contains(&(pool, classes[*c].spec.class)) && tolerates(&classes[*c].spec, &self.pools[pool])).collect();
-            let zone_bound = usable.iter().any(|c| classes[*c].alternatives.iter().any(|r| r.get(ZONE).is_some() || r.get(CAPACITY_TYPE).is_some()));
+            let usable: Vec<usize> = (0..classes.len())
+                .filter(|c| {
+                    !useless.contains(&(pool, classes[*c].spec.class))
+                        && tolerates(&classes[*c].spec, &self.pools[pool])
+                })
+                .collect();
+            let zone_bound = usable.iter().any(|c| {
+                classes[*c]
+                    .alternatives
+                    .iter()
+                    .any(|r| r.get(ZONE).is_some() || r.get(CAPACITY_TYPE).is_some())
+            });
             for (ty, t) in types.iter().enumerate() {
                 if !self.pools[pool].has_room(&t.capacity) {
                     continue;
                 }
-                let acceptable: Vec<usize> = usable.iter().copied().filter(|c| self.accepts(&classes[*c], pool, t)).collect();
+                let acceptable: Vec<usize> = usable
+                    .iter()
+                    .copied()
+                    .filter(|c| self.accepts(&classes[*c], pool, t))
+                    .collect();
                 if acceptable.is_empty() {
                     continue;
                 }
-                let offerings = if zone_bound { &t.offerings[..] } else { &t.offerings[..t.offerings.len().min(1)] };
+                let offerings = if zone_bound {
+                    &t.offerings[..]
+                } else {
+                    &t.offerings[..t.offerings.len().min(1)]
+                };
                 for offering in offerings {
-                    let Some(fill) = self.fill(pool, ty, t, offering, classes, &acceptable) else { continue };
+                    let Some(fill) = self.fill(pool, ty, t, offering, classes, &acceptable) else {
+                        continue;
+                    };
                     if best.as_ref().is_none_or(|b| fill.rate < b.rate) {
-                        second = best.take().map(|b| (b.rate, self.pools[b.pool].types[b.ty].name.to_string())).or(second);
+                        second = best
+                            .take()
+                            .map(|b| (b.rate, self.pools[b.pool].types[b.ty].name.to_string()))
+                            .or(second);
                         best = Some(fill);
                     } else if second.as_ref().is_none_or(|(r, _)| fill.rate < *r) {
                         second = Some((fill.rate, t.name.to_string()));
@@ -273,8 +347,13 @@ impl Buyer<'_> {
         let best = best?;
         let name = &self.pools[best.pool].types[best.ty].name;
         let why = match second {
-            Some((rate, other)) if other != **name => format!("{name} pays ${:.4}/h for each processor's worth of these pods; next is {other} at ${rate:.4}/h", best.rate),
-            _ => format!("{name} pays ${:.4}/h for each processor's worth of these pods", best.rate),
+            Some((rate, other)) if other != **name => format!(
+                "{name} pays ${:.4}/h for each processor's worth of these pods; next is {other} at ${rate:.4}/h",
+                best.rate
+            ),
+            _ => {
+                format!("{name} pays ${:.4}/h for each processor's worth of these pods", best.rate)
+            }
         };
         Some((best, why))
     }
@@ -308,18 +387,32 @@ impl Buyer<'_> {
     }
 
     /// Fills an offering by arithmetic.
-    fn fill(&mut self, pool: usize, ty: usize, t: &PoolType, offering: &Offering, classes: &[Class], acceptable: &[usize]) -> Option<Fill> {
+    fn fill(
+        &mut self,
+        pool: usize,
+        ty: usize,
+        t: &PoolType,
+        offering: &Offering,
+        classes: &[Class],
+        acceptable: &[usize],
+    ) -> Option<Fill> {
         let mut used = self.overhead(pool, ty, t);
         let mut counts = Vec::new();
         let mut worth = 0.0;
         for c in acceptable {
             let class = &classes[*c];
-            let offered = |k: &str| if k == ZONE { Some(&*offering.zone) } else { Some(offering.capacity_type) };
-            let ok = class.alternatives.iter().any(|r| [ZONE, CAPACITY_TYPE].iter().all(|k| r.get(k).is_none_or(|v| v.accepts(offered(k)))));
+            let offered = |k: &str| {
+                if k == ZONE { Some(&*offering.zone) } else { Some(offering.capacity_type) }
+            };
+            let ok = class.alternatives.iter().any(|r| {
+                [ZONE, CAPACITY_TYPE].iter().all(|k| r.get(k).is_none_or(|v| v.accepts(offered(k))))
+            });
             if !ok {
                 continue;
             }
-            let n = how_many(&class.spec.requests, &used, &t.allocatable).min(class.pods.len()).min(class.per_node);
+            let n = how_many(&class.spec.requests, &used, &t.allocatable)
+                .min(class.pods.len())
+                .min(class.per_node);
             if n > 0 {
                 let mut all = class.spec.requests.clone();
                 scale(&mut all, n);
@@ -328,7 +421,13 @@ impl Buyer<'_> {
                 counts.push((*c, n));
             }
         }
-        (worth > 0.0).then(|| Fill { pool, ty, offering: offering.clone(), counts, rate: offering.usd_per_hour / worth })
+        (worth > 0.0).then(|| Fill {
+            pool,
+            ty,
+            offering: offering.clone(),
+            counts,
+            rate: offering.usd_per_hour / worth,
+        })
     }
 
     fn node(&self, pool: usize, t: &PoolType, offering: Option<&Offering>, name: &str) -> Node {
@@ -342,14 +441,21 @@ impl Buyer<'_> {
             labels.insert(ZONE.into(), o.zone.to_string());
             labels.insert(CAPACITY_TYPE.into(), o.capacity_type.into());
         }
-        Node { name: name.into(), labels, taints: p.taints.clone(), allocatable: t.allocatable.clone(), ..Node::default() }
+        Node {
+            name: name.into(),
+            labels,
+            taints: p.taints.clone(),
+            allocatable: t.allocatable.clone(),
+            ..Node::default()
+        }
     }
 
     /// Buys a filled offering, as often as the same filling is wanted again.
     fn buy(&mut self, fill: &Fill, why: String, classes: &mut [Class], plan: &mut Plan) -> usize {
         let t = self.pools[fill.pool].types[fill.ty].clone();
         let plain = fill.counts.iter().all(|(c, _)| !classes[*c].spec.is_topology_bound());
-        let repeats = fill.counts.iter().map(|(c, n)| classes[*c].pods.len() / n).min().unwrap_or(1).max(1);
+        let repeats =
+            fill.counts.iter().map(|(c, n)| classes[*c].pods.len() / n).min().unwrap_or(1).max(1);
         let repeats = if plain { repeats } else { 1 };
         let mut total = 0;
         for _ in 0..repeats {
@@ -392,25 +498,54 @@ impl Buyer<'_> {
     }
 
     /// Names the types, zones and capacity types that would do as well, cheapest first.
-    fn new_node(&self, fill: &Fill, t: &PoolType, pods: Vec<PodKey>, requests: Resources, asked: &[Vec<Requirements>], why: String) -> NewNode {
+    fn new_node(
+        &self,
+        fill: &Fill,
+        t: &PoolType,
+        pods: Vec<PodKey>,
+        requests: Resources,
+        asked: &[Vec<Requirements>],
+        why: String,
+    ) -> NewNode {
         let pool = &self.pools[fill.pool];
         let offering_ok = |o: &Offering| {
             asked.iter().all(|alternatives| {
                 alternatives.iter().any(|r| {
-                    r.get(ZONE).is_none_or(|v| v.accepts(Some(&o.zone))) && r.get(CAPACITY_TYPE).is_none_or(|v| v.accepts(Some(o.capacity_type)))
+                    r.get(ZONE).is_none_or(|v| v.accepts(Some(&o.zone)))
+                        && r.get(CAPACITY_TYPE).is_none_or(|v| v.accepts(Some(o.capacity_type)))
                 })
             })
         };
         // Pods that are bound to each other stay in the zone that the plan chose for them.
-        let bound = pods.iter().any(|k| self.snapshot.node_of(k).and_then(|n| n.pods.get(k)).is_some_and(|p| p.is_topology_bound()));
+        let bound = pods.iter().any(|k| {
+            self.snapshot
+                .node_of(k)
+                .and_then(|n| n.pods.get(k))
+                .is_some_and(|p| p.is_topology_bound())
+        });
         let zone_ok = |o: &Offering| !bound || o.zone == fill.offering.zone;
         let type_ok = |x: &PoolType| {
-            asked.iter().all(|alternatives| alternatives.iter().any(|r| {
-                r.0.iter().all(|(k, v)| matches!(&**k, ZONE | CAPACITY_TYPE | HOSTNAME | POOL) || v.accepts(x.labels.get(&**k).or_else(|| pool.labels.get(&**k)).map(String::as_str)))
-            }))
+            asked.iter().all(|alternatives| {
+                alternatives.iter().any(|r| {
+                    r.0.iter().all(|(k, v)| {
+                        matches!(&**k, ZONE | CAPACITY_TYPE | HOSTNAME | POOL)
+                            || v.accepts(
+                                x.labels
+                                    .get(&**k)
+                                    .or_else(|| pool.labels.get(&**k))
+                                    .map(String::as_str),
+                            )
+                    })
+                })
+            })
         };
         let mut options: Vec<(f64, &PoolType, &Offering)> = Vec::new();
-        for x in pool.types.iter().filter(|x| x.name == t.name || (requests.fits(&Resources::default(), &x.allocatable) && type_ok(x) && pool.has_room(&x.capacity))) {
+        for x in pool.types.iter().filter(|x| {
+            x.name == t.name
+                || (requests.fits(&Resources::default(), &x.allocatable)
+                    && type_ok(x)
+                    && pool.has_room(&x.capacity))
+        }) {
             if let Some(o) = x.offerings.iter().find(|o| offering_ok(o) && zone_ok(o)) {
                 options.push((o.usd_per_hour, x, o));
             }
@@ -420,19 +555,35 @@ impl Buyer<'_> {
         let types: Vec<Arc<str>> = options.iter().map(|(_, x, _)| x.name.clone()).collect();
         let mut zones = BTreeSet::new();
         let mut capacity_types = BTreeSet::new();
-        for o in options.iter().flat_map(|(_, x, _)| &x.offerings).filter(|o| offering_ok(o) && zone_ok(o)) {
+        for o in options
+            .iter()
+            .flat_map(|(_, x, _)| &x.offerings)
+            .filter(|o| offering_ok(o) && zone_ok(o))
+        {
             zones.insert(o.zone.clone());
             capacity_types.insert(o.capacity_type);
         }
-        let offering = options.first().map_or_else(|| fill.offering.clone(), |(_, _, o)| (*o).clone());
-        NewNode { pool: pool.name.clone(), types, zones, capacity_types, offering, pods, requests, why }
+        let offering =
+            options.first().map_or_else(|| fill.offering.clone(), |(_, _, o)| (*o).clone());
+        NewNode {
+            pool: pool.name.clone(),
+            types,
+            zones,
+            capacity_types,
+            offering,
+            pods,
+            requests,
+            why,
+        }
     }
 
     /// No cheaper than this: every offering's price for a processor's worth, times all the worth.
     fn lower_bound(&self, pods: &[Arc<PodSpec>]) -> f64 {
         let worth: f64 = pods.iter().map(|p| value(&p.requests)).sum();
         let all = self.pools.iter().flat_map(|p| p.types.iter());
-        let rate = all.filter_map(|t| Some(t.offerings.first()?.usd_per_hour / value(&t.allocatable))).fold(f64::INFINITY, f64::min);
+        let rate = all
+            .filter_map(|t| Some(t.offerings.first()?.usd_per_hour / value(&t.allocatable)))
+            .fold(f64::INFINITY, f64::min);
         if rate.is_finite() { worth * rate } else { 0.0 }
     }
 
@@ -449,7 +600,10 @@ impl Buyer<'_> {
                 "no instance type meets its requirements"
             } else if !pool.types.iter().any(|t| self.accepts(class, i, t)) {
                 "no instance type meets the pod's node selector and affinity"
-            } else if !pool.types.iter().any(|t| self.accepts(class, i, t) && class.spec.requests.fits(&Resources::default(), &t.allocatable)) {
+            } else if !pool.types.iter().any(|t| {
+                self.accepts(class, i, t)
+                    && class.spec.requests.fits(&Resources::default(), &t.allocatable)
+            }) {
                 "no instance type is large enough"
             } else if !pool.types.iter().any(|t| pool.has_room(&t.capacity)) {
                 "its limits are reached"
@@ -463,21 +617,30 @@ impl Buyer<'_> {
 }
 
 fn tolerates(pod: &PodSpec, pool: &Pool) -> bool {
-    pool.taints.iter().filter(|t| t.effect != "PreferNoSchedule").all(|t| pod.tolerates(&t.key, &t.value, &t.effect))
+    pool.taints
+        .iter()
+        .filter(|t| t.effect != "PreferNoSchedule")
+        .all(|t| pod.tolerates(&t.key, &t.value, &t.effect))
 }
 
 /// Most pods of a class on one node, by its rules about node names.
 fn per_node(spec: &PodSpec) -> usize {
-    let own = |a: &coracle_scheduling::pod::Affinity| &*a.key == HOSTNAME && a.selects(&spec.key.namespace, &spec.labels);
+    let own = |a: &coracle_scheduling::pod::Affinity| {
+        &*a.key == HOSTNAME && a.selects(&spec.key.namespace, &spec.labels)
+    };
     if spec.anti_affinity.iter().any(own) || !spec.host_ports.is_empty() {
         return 1;
     }
-    let skews = spec.spread.iter().filter(|s| &*s.key == HOSTNAME && s.required && s.selector.matches_map(Some(&spec.labels)));
+    let skews = spec.spread.iter().filter(|s| {
+        &*s.key == HOSTNAME && s.required && s.selector.matches_map(Some(&spec.labels))
+    });
     skews.map(|s| usize::try_from(s.max_skew).unwrap_or(1)).min().unwrap_or(usize::MAX)
 }
 
 fn how_many(one: &Resources, used: &Resources, total: &Resources) -> usize {
-    let fit = |need: i64, used: i64, total: i64| if need <= 0 { i64::MAX } else { ((total - used) / need).max(0) };
+    let fit = |need: i64, used: i64, total: i64| {
+        if need <= 0 { i64::MAX } else { ((total - used) / need).max(0) }
+    };
     let mut n = fit(one.cpu_milli, used.cpu_milli, total.cpu_milli)
         .min(fit(one.memory_bytes, used.memory_bytes, total.memory_bytes))
         .min(fit(one.ephemeral_bytes, used.ephemeral_bytes, total.ephemeral_bytes))

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Runs on create, after defaulting.
-pub(crate) fn create(r: &Registry, kind: &Kind, namespace: &str, v: &mut Value) -> Result<(), Status> {
+pub(crate) fn create(
+    r: &Registry,
+    kind: &Kind,
+    namespace: &str,
+    v: &mut Value,
+) -> Result<(), Status> {
     if kind.namespaced() {
         namespace_lifecycle(r, kind, namespace, v)?;
     }
@@ -27,14 +32,24 @@ fn lookup(r: &Registry, resource: &str, namespace: &str, name: &str) -> Option<V
 }
 
 /// Nothing is created in a namespace that is missing or going away.
-fn namespace_lifecycle(r: &Registry, kind: &Kind, namespace: &str, v: &Value) -> Result<(), Status> {
+fn namespace_lifecycle(
+    r: &Registry,
+    kind: &Kind,
+    namespace: &str,
+    v: &Value,
+) -> Result<(), Status> {
     let Some(ns) = lookup(r, "/namespaces", "", namespace) else {
-        return Err(Status::not_found(&coracle_meta::GroupResource::new("", "namespaces"), namespace));
+        return Err(Status::not_found(
+            &coracle_meta::GroupResource::new("", "namespaces"),
+            namespace,
+        ));
     };
     if ns["metadata"]["deletionTimestamp"].is_null() {
         return Ok(());
     }
-    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
     let mut s = Status::forbidden(&kind.group_resource(), path::text(v, "metadata.name"), &why);
     s.causes = vec![coracle_meta::status::Cause {
         reason: "NamespaceTerminating",
@@ -52,7 +67,9 @@ fn service_account(r: &Registry, namespace: &str, v: &mut Value) -> Result<(), S
     };
     let pods = coracle_meta::GroupResource::new("", "pods");
     let Some(account) = lookup(r, "/serviceaccounts", namespace, &name) else {
-        let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        let why = format!(
+            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+        );
         return Err(Status::forbidden(&pods, path::text(v, "metadata.name"), &why));
     };
     let random = path::text(v, "metadata.uid").get(..5).unwrap_or("token").to_owned();
@@ -96,7 +113,9 @@ fn priority(r: &Registry, v: &mut Value) -> Result<(), Status> {
     let name = path::text(v, "spec.priorityClassName").to_owned();
     let class = if name.is_empty() {
         let all = r.store().snapshot("scheduling.k8s.io/priorityclasses");
-        let parsed = all.iter(None, None).filter_map(|(_, o)| serde_json::from_slice::<Value>(&o.bytes).ok());
+        let parsed = all
+            .iter(None, None)
+            .filter_map(|(_, o)| serde_json::from_slice::<Value>(&o.bytes).ok());
         parsed.filter(|c| c["globalDefault"] == true).min_by_key(|c| c["value"].as_i64())
     } else {
         let found = lookup(r, "scheduling.k8s.io/priorityclasses", "", &name);
@@ -117,7 +136,8 @@ fn priority(r: &Registry, v: &mut Value) -> Result<(), Status> {
     };
     spec["priority"] = value;
     if spec["preemptionPolicy"].is_null() {
-        spec["preemptionPolicy"] = if preemption.is_null() { json!("PreemptLowerPriority") } else { preemption };
+        spec["preemptionPolicy"] =
+            if preemption.is_null() { json!("PreemptLowerPriority") } else { preemption };
     }
     Ok(())
 }
@@ -129,7 +149,8 @@ fn default_tolerations(v: &mut Value) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let covers = |t: &Value| {
             let any_key = t["key"].is_null() && t["operator"] == "Exists";
-            (any_key || t["key"] == key) && (t["effect"].is_null() || t["effect"] == "" || t["effect"] == "NoExecute")
+            (any_key || t["key"] == key)
+                && (t["effect"].is_null() || t["effect"] == "" || t["effect"] == "NoExecute")
         };
         if !tolerations.iter().any(covers) {
             tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));

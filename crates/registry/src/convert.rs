@@ -5,8 +5,10 @@ use coracle_schema::Kind;
 use serde_json::{Map, Value, json};
 
 /// The stored form of kinds that are served in several.
-const STORED: [(&str, &str, &str); 2] =
-    [("events.k8s.io", "events", "v1"), ("autoscaling", "horizontalpodautoscalers", "autoscaling/v2")];
+const STORED: [(&str, &str, &str); 2] = [
+    ("events.k8s.io", "events", "v1"),
+    ("autoscaling", "horizontalpodautoscalers", "autoscaling/v2"),
+];
 
 /// Fields of core events (left) and `events.k8s.io` events (right).
 const EVENT_FIELDS: [(&str, &str); 7] = [
@@ -63,7 +65,10 @@ pub(crate) fn to_stored(kind: &Kind, v: &mut Value) {
     v["apiVersion"] = json!(stored);
 }
 
-fn rename(v: &mut Value, direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+fn rename(
+    v: &mut Value,
+    direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) {
     let Some(map) = v.as_object_mut() else { return };
     for pair in EVENT_FIELDS {
         let (from, to) = direction(pair);
@@ -97,7 +102,9 @@ fn hpa_v1_to_v2(v: &mut Value) {
 }
 
 fn hpa_v2_to_v1(v: &mut Value) {
-    let is_cpu = |m: &Value| m["resource"]["name"] == "cpu" && m["resource"]["target"]["type"] == "Utilization";
+    let is_cpu = |m: &Value| {
+        m["resource"]["name"] == "cpu" && m["resource"]["target"]["type"] == "Utilization"
+    };
     let mut others = Vec::new();
     if let Some(spec) = v["spec"].as_object_mut() {
         for m in spec.remove("metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default() {

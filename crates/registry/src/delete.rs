@@ -52,9 +52,22 @@ impl Registry {
     ///
     /// # Errors
     /// 404, 403 for namespaces that cannot be deleted, 409 when a precondition does not hold.
-    pub async fn delete(&self, kind: &Arc<Kind>, namespace: &str, name: &str, o: &DeleteOptions) -> Result<Deleted, Status> {
-        if kind.group.is_empty() && kind.plural == "namespaces" && ["default", "kube-system", "kube-public"].contains(&name) {
-            return Err(Status::forbidden(&kind.group_resource(), name, "this namespace may not be deleted"));
+    pub async fn delete(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        o: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        if kind.group.is_empty()
+            && kind.plural == "namespaces"
+            && ["default", "kube-system", "kube-public"].contains(&name)
+        {
+            return Err(Status::forbidden(
+                &kind.group_resource(),
+                name,
+                "this namespace may not be deleted",
+            ));
         }
         loop {
             let stored = self.stored(kind, namespace, name)?;
@@ -64,7 +77,11 @@ impl Registry {
             let waits = self.mark(kind, &mut new, o);
             let uid = path::text(&old, "metadata.uid").to_owned();
             if o.dry_run {
-                return Ok(if waits { Deleted::Waiting(stored.bytes.clone()) } else { Deleted::Gone(uid) });
+                return Ok(if waits {
+                    Deleted::Waiting(stored.bytes.clone())
+                } else {
+                    Deleted::Gone(uid)
+                });
             }
             let result = if waits && new == old {
                 return Ok(Deleted::Waiting(self.present(kind, &stored)?));
@@ -82,23 +99,43 @@ impl Registry {
                     self.after_write(kind);
                     return Ok(Deleted::Gone(uid));
                 }
-                Err(CommitError::Conflict(None)) => return Err(Status::not_found(&kind.group_resource(), name)),
+                Err(CommitError::Conflict(None)) => {
+                    return Err(Status::not_found(&kind.group_resource(), name));
+                }
                 Err(CommitError::Conflict(Some(_))) => {}
                 Err(e) => return Err(Status::internal(e)),
             }
         }
     }
 
-    async fn remove(&self, kind: &Kind, stored: &Object, namespace: &str, name: &str) -> Result<Arc<Object>, CommitError> {
+    async fn remove(
+        &self,
+        kind: &Kind,
+        stored: &Object,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, CommitError> {
         let key = Self::key(kind, namespace, name);
-        self.store.commit(Write { key, expect: Expect::Revision(stored.revision), object: None }).await
+        self.store
+            .commit(Write { key, expect: Expect::Revision(stored.revision), object: None })
+            .await
     }
 
-    fn check_preconditions(&self, kind: &Kind, name: &str, old: &Value, o: &DeleteOptions) -> Result<(), Status> {
-        for (what, wanted, field) in [("UID", &o.uid, "uid"), ("ResourceVersion", &o.resource_version, "resourceVersion")] {
+    fn check_preconditions(
+        &self,
+        kind: &Kind,
+        name: &str,
+        old: &Value,
+        o: &DeleteOptions,
+    ) -> Result<(), Status> {
+        for (what, wanted, field) in
+            [("UID", &o.uid, "uid"), ("ResourceVersion", &o.resource_version, "resourceVersion")]
+        {
             let have = old["metadata"][field].as_str().unwrap_or_default();
             if let Some(w) = wanted.as_deref().filter(|w| *w != have) {
-                let why = format!("Precondition failed: {what} in precondition: {w}, {what} in object meta: {have}");
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {w}, {what} in object meta: {have}"
+                );
                 return Err(Status::conflict(&kind.group_resource(), name, &why));
             }
         }
@@ -108,7 +145,8 @@ impl Registry {
     /// Marks the object as being deleted. Returns whether it has to wait.
     fn mark(&self, kind: &Kind, v: &mut Value, o: &DeleteOptions) -> bool {
         let already = v["metadata"]["deletionTimestamp"].is_string();
-        let mut finalizers: Vec<Value> = v["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let mut finalizers: Vec<Value> =
+            v["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         if !already || o.propagation.is_some() {
             let propagation = o.propagation.unwrap_or(if finalizers.iter().any(|f| f == ORPHAN) {
                 Propagation::Orphan
@@ -127,14 +165,20 @@ impl Registry {
             }
         }
         let grace = grace_seconds(kind, v, o);
-        let namespace_content = kind.plural == "namespaces" && kind.group.is_empty() && v["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+        let namespace_content = kind.plural == "namespaces"
+            && kind.group.is_empty()
+            && v["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
         let waits = grace > 0 || !finalizers.is_empty() || namespace_content;
         if !waits {
             return false;
         }
         let now = self.now();
         let meta = &mut v["metadata"];
-        super::write::set_or_remove(meta, "finalizers", if finalizers.is_empty() { Value::Null } else { Value::Array(finalizers) });
+        super::write::set_or_remove(
+            meta,
+            "finalizers",
+            if finalizers.is_empty() { Value::Null } else { Value::Array(finalizers) },
+        );
         let shorter = meta["deletionGracePeriodSeconds"].as_i64().is_some_and(|g| grace < g);
         if !already || shorter {
             let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
@@ -155,12 +199,19 @@ impl Registry {
     ///
     /// # Errors
     /// As list and delete.
-    pub async fn delete_collection(&self, kind: &Arc<Kind>, namespace: Option<&str>, list: &ListOptions, o: &DeleteOptions) -> Result<Vec<Bytes>, Status> {
+    pub async fn delete_collection(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: Option<&str>,
+        list: &ListOptions,
+        o: &DeleteOptions,
+    ) -> Result<Vec<Bytes>, Status> {
         let found = self.list(kind, namespace, list)?;
         let mut deleted = Vec::with_capacity(found.items.len());
         for object in found.items {
             let v = parse(&object)?;
-            let (ns, name) = (path::text(&v, "metadata.namespace"), path::text(&v, "metadata.name"));
+            let (ns, name) =
+                (path::text(&v, "metadata.namespace"), path::text(&v, "metadata.name"));
             match self.delete(kind, ns, name, o).await {
                 Ok(_) => deleted.push(self.present(kind, &object)?),
                 Err(s) if s.code == 404 => {}
@@ -180,7 +231,11 @@ fn grace_seconds(kind: &Kind, v: &Value, o: &DeleteOptions) -> i64 {
     if path::text(v, "spec.nodeName").is_empty() || ["Succeeded", "Failed"].contains(&phase) {
         return 0;
     }
-    let wanted = o.grace_period_seconds.or(v["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0);
+    let wanted = o
+        .grace_period_seconds
+        .or(v["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(30)
+        .max(0);
     // A pod that is being deleted already can only be given less time.
     match v["metadata"]["deletionGracePeriodSeconds"].as_i64() {
         Some(given) if v["metadata"]["deletionTimestamp"].is_string() => wanted.min(given),

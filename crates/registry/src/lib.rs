@@ -77,7 +77,9 @@ impl Registry {
         let snapshot = self.store.snapshot(CRDS);
         let mut custom = Vec::new();
         for (name, object) in snapshot.iter(None, None) {
-            match serde_json::from_slice(&object.bytes).map(|v: Value| coracle_schema::crd::kinds(&v)) {
+            match serde_json::from_slice(&object.bytes)
+                .map(|v: Value| coracle_schema::crd::kinds(&v))
+            {
                 Ok(Ok(kinds)) => custom.extend(kinds),
                 _ => tracing::warn!(crd = %name.name, "cannot serve a stored definition"),
             }
@@ -91,7 +93,12 @@ impl Registry {
     }
 
     /// The stored object of a name.
-    pub(crate) fn stored(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+    pub(crate) fn stored(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, Status> {
         self.store
             .get(&Self::key(kind, namespace, name))
             .ok_or_else(|| Status::not_found(&kind.group_resource(), name))

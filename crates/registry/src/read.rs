@@ -88,7 +88,9 @@ impl Filter {
         match (before, now) {
             (false, true) => Some((EventKind::Added, event.object.clone())),
             (true, true) => Some((EventKind::Modified, event.object.clone())),
-            (true, false) if event.kind == EventKind::Deleted => Some((EventKind::Deleted, event.object.clone())),
+            (true, false) if event.kind == EventKind::Deleted => {
+                Some((EventKind::Deleted, event.object.clone()))
+            }
             // It left the selection: shown as it last was, at the revision of the change.
             (true, false) => {
                 let last = event.previous.as_deref()?.at_revision(event.revision);
@@ -147,16 +149,16 @@ impl Registry {
         serde_json::to_vec(&v).map(Bytes::from).map_err(Status::internal)
     }
 
-    fn filter(&self, kind: &Arc<Kind>, namespace: Option<&str>, o: &ListOptions) -> Result<Filter, Status> {
+    fn filter(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: Option<&str>,
+        o: &ListOptions,
+    ) -> Result<Filter, Status> {
         for t in &o.fields.terms {
             let known = ["metadata.name", "metadata.namespace"].contains(&t.field.as_str());
             if !known && !kind.selectable_fields.contains(&t.field) {
-                let (gv, plural, field) = (kind.api_version(), &kind.plural, &t.field);
-                let (group, version) = coracle_meta::gvk::split_api_version(&gv);
-                return Err(Status::bad_request(format!(
-                    "Unable to find \"{group}/{version}, Resource={plural}\" that match label selector {:?}, field selector \"{field}={}\": field label not supported: {field}",
-                    o.labels.to_string(), t.value
-                )));
+                return Err(Status::bad_request(format!("field label not supported: {}", t.field)));
             }
         }
         Ok(Filter {
@@ -172,38 +174,57 @@ impl Registry {
     /// # Errors
     /// 400 for options that contradict each other, 410 for compacted revisions, 504 for revisions
     /// of the future.
-    pub fn list(&self, kind: &Arc<Kind>, namespace: Option<&str>, o: &ListOptions) -> Result<List, Status> {
+    pub fn list(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: Option<&str>,
+        o: &ListOptions,
+    ) -> Result<List, Status> {
         let filter = self.filter(kind, namespace, o)?;
         let resource = table::storage_resource(kind);
         let token = match &o.continue_token {
-            Some(text) => Some(Token::decode(text).ok_or_else(|| Status::bad_request("continue key is not valid"))?),
+            Some(text) => Some(
+                Token::decode(text)
+                    .ok_or_else(|| Status::bad_request("continue key is not valid"))?,
+            ),
             None => None,
         };
         let revision = self.list_revision(o, token.as_ref())?;
         let snapshot = match revision {
-            Some(r) => self.store.snapshot_at(&resource, r).map_err(|e| self.gone(e, r, token.as_ref()))?,
+            Some(r) => {
+                self.store.snapshot_at(&resource, r).map_err(|e| self.gone(e, r, token.as_ref()))?
+            }
             None => self.store.snapshot(&resource),
         };
         let after = token.as_ref().map(|t| &t.after);
         let limit = o.limit.filter(|l| *l > 0).unwrap_or(usize::MAX);
         // A name names at most one object a namespace.
-        if let (Some(name), Some(ns)) = (o.fields.required("metadata.name"), namespace.or((!kind.namespaced()).then_some(""))) {
+        if let (Some(name), Some(ns)) =
+            (o.fields.required("metadata.name"), namespace.or((!kind.namespaced()).then_some("")))
+        {
             let name = Name { namespace: ns.into(), name: name.into() };
             let found = snapshot.get(&name).filter(|obj| filter.matches(Some(&name), obj)).cloned();
-            return Ok(List { revision: snapshot.revision, items: found.into_iter().collect(), continue_token: None, remaining: None });
+            return Ok(List {
+                revision: snapshot.revision,
+                items: found.into_iter().collect(),
+                continue_token: None,
+                remaining: None,
+            });
         }
         let mut items = Vec::new();
         let mut last: Option<&Name> = None;
-        let mut more = snapshot.iter(namespace, after).filter(|(n, obj)| filter.matches(Some(n), obj));
+        let mut more =
+            snapshot.iter(namespace, after).filter(|(n, obj)| filter.matches(Some(n), obj));
         for (name, object) in more.by_ref().take(limit) {
             items.push(object.clone());
             last = Some(name);
         }
         let selects = !o.labels.is_empty() || !o.fields.is_empty();
         let remaining = if limit == usize::MAX { 0 } else { more.count() };
-        let continue_token = (remaining > 0).then_some(last).flatten().map(|n| {
-            Token { revision: Some(snapshot.revision), after: n.clone() }.encode()
-        });
+        let continue_token = (remaining > 0)
+            .then_some(last)
+            .flatten()
+            .map(|n| Token { revision: Some(snapshot.revision), after: n.clone() }.encode());
         let remaining = (continue_token.is_some() && !selects).then_some(remaining);
         Ok(List { revision: snapshot.revision, items, continue_token, remaining })
     }
@@ -212,16 +233,24 @@ impl Registry {
     fn list_revision(&self, o: &ListOptions, token: Option<&Token>) -> Result<Option<u64>, Status> {
         if let Some(t) = token {
             if o.revision.is_some_and(|r| r != 0) || o.revision_match.is_some() {
-                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+                return Err(Status::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
             }
             return Ok(t.revision);
         }
         match (o.revision, o.revision_match) {
-            (None, Some(_)) => Err(Status::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")),
-            (Some(0), Some(Match::Exact)) => Err(Status::bad_request("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"")),
+            (None, Some(_)) => Err(Status::bad_request(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
+            (Some(0), Some(Match::Exact)) => Err(Status::bad_request(
+                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+            )),
             (Some(r), Some(Match::Exact)) => Ok(Some(r)),
             (Some(r), None) if r > 0 && o.limit.is_some_and(|l| l > 0) => Ok(Some(r)),
-            (Some(r), _) if r > self.store.revision() => Err(Status::future_revision(r, self.store.revision())),
+            (Some(r), _) if r > self.store.revision() => {
+                Err(Status::future_revision(r, self.store.revision()))
+            }
             _ => Ok(None),
         }
     }
@@ -231,7 +260,9 @@ impl Registry {
             RevisionError::Future(current) => Status::future_revision(wanted, current),
             RevisionError::Compacted(_) => {
                 let Some(t) = token else {
-                    return Status::expired(format!("The resourceVersion for the provided list is too old: {wanted}"));
+                    return Status::expired(format!(
+                        "The resourceVersion for the provided list is too old: {wanted}"
+                    ));
                 };
                 let mut s = Status::expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
@@ -246,12 +277,22 @@ impl Registry {
     ///
     /// # Errors
     /// 400 for a bad selector, 410 for compacted revisions.
-    pub fn watch(&self, kind: &Arc<Kind>, namespace: Option<&str>, o: &ListOptions, initial: bool) -> Result<Watching, Status> {
+    pub fn watch(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: Option<&str>,
+        o: &ListOptions,
+        initial: bool,
+    ) -> Result<Watching, Status> {
         let filter = self.filter(kind, namespace, o)?;
         let resource = table::storage_resource(kind);
         let fresh = initial || o.revision.is_none_or(|r| r == 0);
         let (initial, after) = if fresh {
-            let now = ListOptions { labels: o.labels.clone(), fields: o.fields.clone(), ..ListOptions::default() };
+            let now = ListOptions {
+                labels: o.labels.clone(),
+                fields: o.fields.clone(),
+                ..ListOptions::default()
+            };
             let list = self.list(kind, namespace, &now)?;
             let revision = list.revision;
             (Some(list), revision)

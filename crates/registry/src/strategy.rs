@@ -22,7 +22,9 @@ const CREATE: &[(&str, Create)] = &[
     ("batch/cronjobs", |_, _, v| drop_status(v)),
     ("apps/deployments", |_, _, v| drop_status(v)),
     ("apps/replicasets", |_, _, v| reset_status(v, json!({"replicas": 0}))),
-    ("apps/statefulsets", |_, _, v| reset_status(v, json!({"replicas": 0, "availableReplicas": 0}))),
+    ("apps/statefulsets", |_, _, v| {
+        reset_status(v, json!({"replicas": 0, "availableReplicas": 0}))
+    }),
     ("apps/daemonsets", daemon_set_create),
     ("policy/poddisruptionbudgets", |_, _, v| drop_status(v)),
     ("apiextensions.k8s.io/customresourcedefinitions", crd_create),
@@ -58,7 +60,13 @@ pub(crate) fn after_defaults(kind: &Kind, v: &mut Value) {
 }
 
 /// Before defaulting, on update.
-pub(crate) fn prepare_update(r: &Registry, kind: &Kind, subresource: &str, old: &Value, new: &mut Value) -> Result<(), Status> {
+pub(crate) fn prepare_update(
+    r: &Registry,
+    kind: &Kind,
+    subresource: &str,
+    old: &Value,
+    new: &mut Value,
+) -> Result<(), Status> {
     match (key(kind).as_str(), subresource) {
         ("/secrets", _) => secret(new),
         ("/services", "") => service_update(r, old, new),
@@ -142,7 +150,9 @@ fn namespace_label(v: &mut Value) {
 }
 
 fn secret(v: &mut Value) -> Result<(), Status> {
-    let Some(strings) = v.as_object_mut().and_then(|m| m.remove("stringData")) else { return Ok(()) };
+    let Some(strings) = v.as_object_mut().and_then(|m| m.remove("stringData")) else {
+        return Ok(());
+    };
     for (k, text) in strings.as_object().into_iter().flatten() {
         if !v["data"].is_object() {
             v["data"] = json!({});
@@ -153,8 +163,15 @@ fn secret(v: &mut Value) -> Result<(), Status> {
 }
 
 fn limit_range(v: &mut Value) {
-    for item in v["spec"]["limits"].as_array_mut().into_iter().flatten().filter(|i| i["type"] == "Container") {
-        for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+    for item in v["spec"]["limits"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter(|i| i["type"] == "Container")
+    {
+        for (from, to) in
+            [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")]
+        {
             for (k, q) in item[from].as_object().cloned().unwrap_or_default() {
                 if !item[to].is_object() {
                     item[to] = json!({});
@@ -189,15 +206,21 @@ fn service_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
         "None" => given,
         ip if ip.parse::<std::net::IpAddr>().is_ok() => given,
         ip => {
-            let e = FieldError::invalid("spec.clusterIPs[0]", ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            let e = FieldError::invalid(
+                "spec.clusterIPs[0]",
+                ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
             return Err(Status::invalid("", "Service", path::text(v, "metadata.name"), vec![e]));
         }
     };
     spec["clusterIP"] = json!(ip);
     spec["clusterIPs"] = json!([ip]);
-    let headless_without_selector = ip == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
+    let headless_without_selector =
+        ip == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
     if spec["ipFamilies"].is_null() {
-        spec["ipFamilies"] = if headless_without_selector { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+        spec["ipFamilies"] =
+            if headless_without_selector { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
     }
     if spec["ipFamilyPolicy"].is_null() {
         let policy = if headless_without_selector { "RequireDualStack" } else { "SingleStack" };
@@ -229,7 +252,8 @@ fn free_service_ip(r: &Registry) -> Result<String, Status> {
     let used: std::collections::HashSet<String> =
         services(r).iter().map(|s| path::text(s, "spec.clusterIP").to_owned()).collect();
     for _ in 0..SERVICE_SIZE {
-        let n = r.next_service_ip.fetch_add(1, Ordering::Relaxed) % (SERVICE_SIZE - SERVICE_FIRST - 1);
+        let n =
+            r.next_service_ip.fetch_add(1, Ordering::Relaxed) % (SERVICE_SIZE - SERVICE_FIRST - 1);
         let ip = std::net::Ipv4Addr::from(SERVICE_NETWORK + SERVICE_FIRST + n).to_string();
         if !used.contains(&ip) {
             return Ok(ip);
@@ -240,12 +264,15 @@ fn free_service_ip(r: &Registry) -> Result<String, Status> {
 
 fn allocate_node_ports(r: &Registry, spec: &mut Value) {
     let kind = spec["type"].as_str().unwrap_or_default();
-    if kind != "NodePort" && (kind != "LoadBalancer" || spec["allocateLoadBalancerNodePorts"] == false) {
+    if kind != "NodePort"
+        && (kind != "LoadBalancer" || spec["allocateLoadBalancerNodePorts"] == false)
+    {
         return;
     }
     let all = services(r);
     let ports = all.iter().flat_map(|s| s["spec"]["ports"].as_array().cloned().unwrap_or_default());
-    let mut used: std::collections::BTreeSet<i64> = ports.filter_map(|p| p["nodePort"].as_i64()).collect();
+    let mut used: std::collections::BTreeSet<i64> =
+        ports.filter_map(|p| p["nodePort"].as_i64()).collect();
     for p in spec["ports"].as_array_mut().into_iter().flatten() {
         if p["nodePort"].as_i64().unwrap_or(0) == 0 {
             if let Some(port) = (30000..32768).find(|n| !used.contains(n)) {
@@ -288,7 +315,10 @@ fn pod_template(template: &mut Value) {
             c["imagePullPolicy"] = json!(policy);
         }
     }
-    let account = [&spec["serviceAccountName"], &spec["serviceAccount"]].into_iter().find(|a| a.is_string()).cloned();
+    let account = [&spec["serviceAccountName"], &spec["serviceAccount"]]
+        .into_iter()
+        .find(|a| a.is_string())
+        .cloned();
     if let Some(account) = account {
         spec["serviceAccountName"] = account.clone();
         spec["serviceAccount"] = account;
@@ -356,12 +386,16 @@ fn pod_template_of_pod(v: &mut Value) {
 
 /// Guaranteed, Burstable or BestEffort, as the resources say.
 fn qos_class(spec: &Value) -> &'static str {
-    let amount = |v: &Value| v.as_str().and_then(|s| s.parse::<Quantity>().ok()).filter(|q| q.nanos() > 0);
+    let amount =
+        |v: &Value| v.as_str().and_then(|s| s.parse::<Quantity>().ok()).filter(|q| q.nanos() > 0);
     let (mut any, mut guaranteed) = (false, true);
     for field in ["containers", "initContainers"] {
         for c in spec[field].as_array().into_iter().flatten() {
             for resource in ["cpu", "memory"] {
-                let (request, limit) = (amount(&c["resources"]["requests"][resource]), amount(&c["resources"]["limits"][resource]));
+                let (request, limit) = (
+                    amount(&c["resources"]["requests"][resource]),
+                    amount(&c["resources"]["limits"][resource]),
+                );
                 any |= request.is_some() || limit.is_some();
                 guaranteed &= limit.is_some() && request == limit;
             }
@@ -384,7 +418,8 @@ fn job_create(_: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
         spec["completions"] = json!(1);
     }
     let backoff = if spec["backoffLimitPerIndex"].is_null() { json!(6) } else { json!(i32::MAX) };
-    let replacement = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
+    let replacement =
+        if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
     let defaults = [
         ("parallelism", json!(1)),
         ("backoffLimit", backoff),
@@ -443,9 +478,9 @@ fn crd_names(v: &mut Value) {
 
 fn crd_check(v: &Value) -> Result<(), Status> {
     let name = path::text(v, "metadata.name");
-    coracle_schema::crd::kinds(v)
-        .map(drop)
-        .map_err(|errors| Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", name, errors))
+    coracle_schema::crd::kinds(v).map(drop).map_err(|errors| {
+        Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", name, errors)
+    })
 }
 
 fn crd_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
@@ -453,10 +488,9 @@ fn crd_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
     crd_check(v)?;
     v["metadata"]["finalizers"] = json!([CRD_FINALIZER]);
     let now = time::rfc3339(r.now());
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now})
-    };
-    let storage = v["spec"]["versions"].as_array().into_iter().flatten().find(|x| x["storage"] == true);
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
+    let storage =
+        v["spec"]["versions"].as_array().into_iter().flatten().find(|x| x["storage"] == true);
     let stored: Vec<Value> = storage.map(|s| s["name"].clone()).into_iter().collect();
     let status = json!({
         "acceptedNames": v["spec"]["names"],

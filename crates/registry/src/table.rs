@@ -11,6 +11,8 @@ use std::{
 /// All served kinds. Replaced as a whole when a definition changes.
 #[derive(Debug, Default)]
 pub struct KindTable {
+    /// Differs from every other table's: what was derived from it can be told apart.
+    pub id: u64,
     by_resource: HashMap<(String, String, String), Arc<Kind>>,
     /// Group, then version, then kinds by plural: the order of discovery.
     groups: BTreeMap<String, BTreeMap<String, Vec<Arc<Kind>>>>,
@@ -19,7 +21,8 @@ pub struct KindTable {
 impl KindTable {
     /// Built-in kinds win over custom ones of the same name.
     pub fn new(built_in: &[Arc<Kind>], custom: Vec<Arc<Kind>>) -> Self {
-        let mut table = Self::default();
+        let (id, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let mut table = Self { id, ..Self::default() };
         for kind in built_in.iter().cloned().chain(custom) {
             let key = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
             if table.by_resource.contains_key(&key) {
@@ -43,7 +46,8 @@ impl KindTable {
     /// Groups with their versions, most preferred version first.
     pub fn groups(&self) -> impl Iterator<Item = (&str, Vec<(&str, &[Arc<Kind>])>)> {
         self.groups.iter().map(|(group, versions)| {
-            let mut list: Vec<_> = versions.iter().map(|(v, k)| (v.as_str(), k.as_slice())).collect();
+            let mut list: Vec<_> =
+                versions.iter().map(|(v, k)| (v.as_str(), k.as_slice())).collect();
             list.sort_by_key(|(v, _)| std::cmp::Reverse(version_rank(v)));
             (group.as_str(), list)
         })
@@ -56,7 +60,10 @@ impl KindTable {
 
     /// Every stored kind once, at its preferred version.
     pub fn stored(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.groups().flat_map(|(_, versions)| versions).flat_map(|(_, kinds)| kinds).filter(|k| k.stored())
+        self.groups()
+            .flat_map(|(_, versions)| versions)
+            .flat_map(|(_, kinds)| kinds)
+            .filter(|k| k.stored())
     }
 }
 
@@ -88,7 +95,8 @@ pub fn storage_resource(kind: &Kind) -> Arc<str> {
 /// What selectors look at.
 pub fn header(kind: &Kind, object: &Value) -> Header {
     let labels = object["metadata"]["labels"].as_object();
-    let pair = |(k, v): (&String, &Value)| (k.as_str().into(), v.as_str().unwrap_or_default().into());
+    let pair =
+        |(k, v): (&String, &Value)| (k.as_str().into(), v.as_str().unwrap_or_default().into());
     let field = |path: &String| (path.as_str().into(), field_text(object, path).into());
     Header {
         labels: labels.into_iter().flatten().map(pair).collect(),
@@ -105,7 +113,9 @@ fn field_text(object: &Value, path: &str) -> String {
     };
     match path {
         "source" => {
-            let component = object["source"]["component"].as_str().or(object["deprecatedSource"]["component"].as_str());
+            let component = object["source"]["component"]
+                .as_str()
+                .or(object["deprecatedSource"]["component"].as_str());
             return component.or(object["reportingComponent"].as_str()).unwrap_or_default().into();
         }
         _ => {}

@@ -25,7 +25,10 @@ const RULES: &[(&str, &[Rule])] = &[
     ("rbac.authorization.k8s.io/rolebindings", &[role_ref]),
     ("rbac.authorization.k8s.io/clusterrolebindings", &[role_ref]),
     ("scheduling.k8s.io/priorityclasses", &[|v, old, e| fixed(v, old, "value", e)]),
-    ("storage.k8s.io/storageclasses", &[|v, old, e| fixed(v, old, "provisioner", e), |v, old, e| fixed(v, old, "parameters", e)]),
+    (
+        "storage.k8s.io/storageclasses",
+        &[|v, old, e| fixed(v, old, "provisioner", e), |v, old, e| fixed(v, old, "parameters", e)],
+    ),
 ];
 
 /// The rules of a kind.
@@ -42,8 +45,13 @@ pub(crate) fn rules(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<FieldErr
 
 /// Warnings that upstream gives on create.
 pub(crate) fn warn(kind: &Kind, v: &Value, warnings: &mut Vec<String>) {
-    if kind.group.is_empty() && kind.plural == "pods" && v["spec"]["serviceAccount"].is_string() && v["spec"]["serviceAccountName"].is_null() {
-        warnings.push("spec.serviceAccount: deprecated in v1.24, use spec.serviceAccountName".into());
+    if kind.group.is_empty()
+        && kind.plural == "pods"
+        && v["spec"]["serviceAccount"].is_string()
+        && v["spec"]["serviceAccountName"].is_null()
+    {
+        warnings
+            .push("spec.serviceAccount: deprecated in v1.24, use spec.serviceAccountName".into());
     }
 }
 
@@ -62,7 +70,11 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
         }
         let ns = meta["namespace"].as_str().unwrap_or_default();
         if kind.namespaced() {
-            errors.extend(name::check_label(ns).into_iter().map(|e| FieldError::invalid("metadata.namespace", ns, e)));
+            errors.extend(
+                name::check_label(ns)
+                    .into_iter()
+                    .map(|e| FieldError::invalid("metadata.namespace", ns, e)),
+            );
         }
     }
     labels(&meta["labels"], "metadata.labels", &mut errors);
@@ -74,7 +86,8 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
         }
     }
     if size > 256 << 10 {
-        let mut e = FieldError::forbidden("metadata.annotations", "may not be more than 262144 bytes");
+        let mut e =
+            FieldError::forbidden("metadata.annotations", "may not be more than 262144 bytes");
         e.kind = coracle_meta::status::FieldErrorKind::TooLong;
         errors.push(e);
     }
@@ -86,7 +99,12 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
     }
     if let Some(old) = old.filter(|o| o["metadata"]["deletionTimestamp"].is_string()) {
         let had = old["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-        let new: Vec<&Value> = meta["finalizers"].as_array().into_iter().flatten().filter(|f| !had.contains(f)).collect();
+        let new: Vec<&Value> = meta["finalizers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|f| !had.contains(f))
+            .collect();
         if !new.is_empty() {
             let list: Vec<&str> = new.iter().filter_map(|f| f.as_str()).collect();
             errors.push(FieldError::forbidden("metadata.finalizers", format!("no new finalizers can be added if the object is being deleted, found new finalizers {list:?}")));
@@ -108,7 +126,11 @@ fn owners(references: &Value, errors: &mut Vec<FieldError>) {
         controllers += usize::from(r["controller"] == true);
     }
     if controllers > 1 {
-        errors.push(FieldError::invalid("metadata.ownerReferences", references.clone(), "Only one reference can have Controller set to true"));
+        errors.push(FieldError::invalid(
+            "metadata.ownerReferences",
+            references.clone(),
+            "Only one reference can have Controller set to true",
+        ));
     }
 }
 
@@ -126,7 +148,11 @@ fn labels(map: &Value, at: &str, errors: &mut Vec<FieldError>) {
 
 fn fixed(v: &Value, old: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) {
     if old.is_some_and(|o| changed(o, v, field)) {
-        errors.push(FieldError::invalid(field, path::get(v, field).cloned().unwrap_or(Value::Null), IMMUTABLE));
+        errors.push(FieldError::invalid(
+            field,
+            path::get(v, field).cloned().unwrap_or(Value::Null),
+            IMMUTABLE,
+        ));
     }
 }
 
@@ -139,7 +165,11 @@ fn non_negative(v: &Value, field: &str, errors: &mut Vec<FieldError>) {
 fn immutable_data(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     for field in ["data", "binaryData"] {
         for k in v[field].as_object().into_iter().flatten().map(|(k, _)| k) {
-            let good = !k.is_empty() && k.len() <= 253 && k != "." && k != ".." && k.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            let good = !k.is_empty()
+                && k.len() <= 253
+                && k != "."
+                && k != ".."
+                && k.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
             if !good {
                 errors.push(FieldError::invalid(format!("{field}[{k}]"), k.as_str(), "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"));
             }
@@ -147,7 +177,8 @@ fn immutable_data(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
     }
     let Some(old) = old.filter(|o| o["immutable"] == true) else { return };
     if v["immutable"] != true {
-        errors.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
+        errors
+            .push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
     }
     for field in ["data", "binaryData"] {
         if changed(old, v, field) {
@@ -169,12 +200,18 @@ fn role_ref(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
 fn disruption_budget(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
     let spec = &v["spec"];
     if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
-        errors.push(FieldError::invalid("spec", spec.clone(), "minAvailable and maxUnavailable cannot be both set"));
+        errors.push(FieldError::invalid(
+            "spec",
+            spec.clone(),
+            "minAvailable and maxUnavailable cannot be both set",
+        ));
     }
     for f in ["minAvailable", "maxUnavailable"] {
         let at = format!("spec.{f}");
         match &spec[f] {
-            Value::Number(n) if n.as_i64().is_some_and(|n| n < 0) => errors.push(FieldError::invalid(at, spec[f].clone(), "must be greater than or equal to 0")),
+            Value::Number(n) if n.as_i64().is_some_and(|n| n < 0) => errors.push(
+                FieldError::invalid(at, spec[f].clone(), "must be greater than or equal to 0"),
+            ),
             Value::String(s) => {
                 let percent = s.strip_suffix('%').and_then(|p| p.parse::<u32>().ok());
                 match percent {
@@ -205,9 +242,15 @@ fn service(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         }
     }
     labels(&spec["selector"], "spec.selector", errors);
-    if let Some(old) = old.filter(|o| o["spec"]["type"] == spec["type"] && spec["type"] != "ExternalName") {
+    if let Some(old) =
+        old.filter(|o| o["spec"]["type"] == spec["type"] && spec["type"] != "ExternalName")
+    {
         if changed(old, v, "spec.clusterIP") {
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", spec["clusterIPs"].clone(), "may not change once set"));
+            errors.push(FieldError::invalid(
+                "spec.clusterIPs[0]",
+                spec["clusterIPs"].clone(),
+                "may not change once set",
+            ));
         }
     }
 }
@@ -221,30 +264,60 @@ fn port(v: &Value, at: &str, errors: &mut Vec<FieldError>) {
 // Workloads.
 
 fn workload(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
-    for f in ["spec.replicas", "spec.minReadySeconds", "spec.revisionHistoryLimit", "spec.progressDeadlineSeconds"] {
+    for f in [
+        "spec.replicas",
+        "spec.minReadySeconds",
+        "spec.revisionHistoryLimit",
+        "spec.progressDeadlineSeconds",
+    ] {
         non_negative(v, f, errors);
     }
     let selector = &v["spec"]["selector"];
     match LabelSelector::from_object(selector) {
-        Err(e) => errors.push(FieldError::invalid("spec.selector", selector.clone(), e.to_string())),
+        Err(e) => {
+            errors.push(FieldError::invalid("spec.selector", selector.clone(), e.to_string()))
+        }
         Ok(s) if s.is_empty() && selector.is_object() => {
-            errors.push(FieldError::invalid("spec.selector", selector.clone(), "empty selector is invalid for deployment"));
+            errors.push(FieldError::invalid(
+                "spec.selector",
+                selector.clone(),
+                "empty selector is invalid for deployment",
+            ));
         }
         Ok(s) => {
             let template_labels = &v["spec"]["template"]["metadata"]["labels"];
-            if selector.is_object() && v["spec"]["template"].is_object() && !s.matches(template_labels.as_object()) {
-                errors.push(FieldError::invalid("spec.template.metadata.labels", template_labels.clone(), "`selector` does not match template `labels`"));
+            if selector.is_object()
+                && v["spec"]["template"].is_object()
+                && !s.matches(template_labels.as_object())
+            {
+                errors.push(FieldError::invalid(
+                    "spec.template.metadata.labels",
+                    template_labels.clone(),
+                    "`selector` does not match template `labels`",
+                ));
             }
         }
     }
-    template(&v["spec"]["template"], "spec.template", &["Always"], errors);
+    let claims = v["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+    let claims: Vec<String> =
+        claims.filter_map(|c| c["metadata"]["name"].as_str().map(str::to_owned)).collect();
+    template(&v["spec"]["template"], "spec.template", &["Always"], &claims, errors);
     let strategy = &v["spec"]["strategy"];
     if strategy["type"] == "Recreate" && !strategy["rollingUpdate"].is_null() {
-        errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'"));
+        errors.push(FieldError::forbidden(
+            "spec.strategy.rollingUpdate",
+            "may not be specified when strategy `type` is 'Recreate'",
+        ));
     }
     let zero = |x: &Value| *x == 0 || *x == "0%";
-    if zero(&strategy["rollingUpdate"]["maxUnavailable"]) && zero(&strategy["rollingUpdate"]["maxSurge"]) {
-        errors.push(FieldError::invalid("spec.strategy.rollingUpdate.maxUnavailable", strategy["rollingUpdate"]["maxUnavailable"].clone(), "may not be 0 when `maxSurge` is 0"));
+    if zero(&strategy["rollingUpdate"]["maxUnavailable"])
+        && zero(&strategy["rollingUpdate"]["maxSurge"])
+    {
+        errors.push(FieldError::invalid(
+            "spec.strategy.rollingUpdate.maxUnavailable",
+            strategy["rollingUpdate"]["maxUnavailable"].clone(),
+            "may not be 0 when `maxSurge` is 0",
+        ));
     }
 }
 
@@ -254,7 +327,16 @@ fn selector_is_fixed(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError
 
 fn stateful_set_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let Some(old) = old else { return };
-    const MAY: [&str; 8] = ["replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds", "status"];
+    const MAY: [&str; 8] = [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+        "status",
+    ];
     let rest = |v: &Value| {
         let spec = v["spec"].as_object().cloned().unwrap_or_default();
         spec.into_iter().filter(|(k, _)| !MAY.contains(&k.as_str())).collect::<Vec<_>>()
@@ -265,18 +347,32 @@ fn stateful_set_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
 }
 
 fn job(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-    for f in ["spec.parallelism", "spec.completions", "spec.backoffLimit", "spec.ttlSecondsAfterFinished", "spec.activeDeadlineSeconds"] {
+    for f in [
+        "spec.parallelism",
+        "spec.completions",
+        "spec.backoffLimit",
+        "spec.ttlSecondsAfterFinished",
+        "spec.activeDeadlineSeconds",
+    ] {
         non_negative(v, f, errors);
     }
-    template(&v["spec"]["template"], "spec.template", &["OnFailure", "Never"], errors);
+    template(&v["spec"]["template"], "spec.template", &["OnFailure", "Never"], &[], errors);
     if v["spec"]["completionMode"] == "Indexed" && v["spec"]["completions"].is_null() {
         errors.push(FieldError::required("spec.completions", "when completion mode is Indexed"));
     }
     if let Some(old) = old {
-        for f in ["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"] {
+        for f in [
+            "spec.selector",
+            "spec.completionMode",
+            "spec.podFailurePolicy",
+            "spec.backoffLimitPerIndex",
+        ] {
             fixed(v, Some(old), f, errors);
         }
-        if v["spec"]["completionMode"] != "Indexed" {
+        // An indexed Job scales by changing both numbers to the same value.
+        let elastic = v["spec"]["completionMode"] == "Indexed"
+            && v["spec"]["completions"] == v["spec"]["parallelism"];
+        if !elastic {
             fixed(v, Some(old), "spec.completions", errors);
         }
         if old["spec"]["suspend"] != true {
@@ -293,15 +389,35 @@ fn cron_job(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid("spec.schedule", schedule, e));
     }
     if schedule.contains("TZ") {
-        errors.push(FieldError::invalid("spec.schedule", schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
+        errors.push(FieldError::invalid(
+            "spec.schedule",
+            schedule,
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        ));
     }
     if v["metadata"]["name"].as_str().is_some_and(|n| n.len() > 52) {
-        errors.push(FieldError::invalid("metadata.name", v["metadata"]["name"].clone(), "must be no more than 52 characters"));
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            v["metadata"]["name"].clone(),
+            "must be no more than 52 characters",
+        ));
     }
-    template(&v["spec"]["jobTemplate"]["spec"]["template"], "spec.jobTemplate.spec.template", &["OnFailure", "Never"], errors);
+    template(
+        &v["spec"]["jobTemplate"]["spec"]["template"],
+        "spec.jobTemplate.spec.template",
+        &["OnFailure", "Never"],
+        &[],
+        errors,
+    );
 }
 
-fn template(t: &Value, at: &str, restart: &[&str], errors: &mut Vec<FieldError>) {
+fn template(
+    t: &Value,
+    at: &str,
+    restart: &[&str],
+    claims: &[String],
+    errors: &mut Vec<FieldError>,
+) {
     if !t.is_object() {
         return;
     }
@@ -311,13 +427,20 @@ fn template(t: &Value, at: &str, restart: &[&str], errors: &mut Vec<FieldError>)
         errors.push(FieldError::required(format!("{at}.spec.containers"), ""));
         return;
     }
-    pod_spec(spec, &format!("{at}.spec"), errors);
+    pod_spec_with(spec, &format!("{at}.spec"), claims, errors);
     let policy = spec["restartPolicy"].as_str().unwrap_or_default();
     if !restart.contains(&policy) {
         if restart == ["OnFailure", "Never"] && policy == "Always" {
-            errors.push(FieldError::required(format!("{at}.spec.restartPolicy"), "valid values: \"OnFailure\", \"Never\""));
+            errors.push(FieldError::required(
+                format!("{at}.spec.restartPolicy"),
+                "valid values: \"OnFailure\", \"Never\"",
+            ));
         } else {
-            errors.push(FieldError::not_supported(format!("{at}.spec.restartPolicy"), policy, restart));
+            errors.push(FieldError::not_supported(
+                format!("{at}.spec.restartPolicy"),
+                policy,
+                restart,
+            ));
         }
     }
 }
@@ -325,11 +448,18 @@ fn template(t: &Value, at: &str, restart: &[&str], errors: &mut Vec<FieldError>)
 // Pods.
 
 fn pod_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
+    pod_spec_with(spec, at, &[], errors);
+}
+
+/// `claims` are volumes that the pods will get beside those of the spec.
+fn pod_spec_with(spec: &Value, at: &str, claims: &[String], errors: &mut Vec<FieldError>) {
     let list = |f: &str| spec[f].as_array().map(Vec::as_slice).unwrap_or_default().to_vec();
     if list("containers").is_empty() {
         errors.push(FieldError::required(format!("{at}.containers"), ""));
     }
-    let volumes: HashSet<String> = list("volumes").iter().filter_map(|v| v["name"].as_str().map(Into::into)).collect();
+    let names = list("volumes");
+    let names = names.iter().filter_map(|v| v["name"].as_str().map(str::to_owned));
+    let volumes: HashSet<String> = names.chain(claims.iter().cloned()).collect();
     let mut names = HashSet::new();
     for field in ["initContainers", "containers"] {
         for (i, c) in list(field).iter().enumerate() {
@@ -338,19 +468,35 @@ fn pod_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
     labels(&spec["nodeSelector"], &format!("{at}.nodeSelector"), errors);
     if let Some(n) = spec["terminationGracePeriodSeconds"].as_i64().filter(|n| *n < 0) {
-        errors.push(FieldError::invalid(format!("{at}.terminationGracePeriodSeconds"), n, "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid(
+            format!("{at}.terminationGracePeriodSeconds"),
+            n,
+            "must be greater than or equal to 0",
+        ));
     }
     if let Some(n) = spec["activeDeadlineSeconds"].as_i64().filter(|n| *n < 1) {
-        errors.push(FieldError::invalid(format!("{at}.activeDeadlineSeconds"), n, "must be between 1 and 2147483647, inclusive"));
+        errors.push(FieldError::invalid(
+            format!("{at}.activeDeadlineSeconds"),
+            n,
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     for (i, t) in list("topologySpreadConstraints").iter().enumerate() {
         let at = format!("{at}.topologySpreadConstraints[{i}]");
         if t["maxSkew"].as_i64().is_some_and(|n| n <= 0) {
-            errors.push(FieldError::invalid(format!("{at}.maxSkew"), t["maxSkew"].clone(), "must be greater than zero"));
+            errors.push(FieldError::invalid(
+                format!("{at}.maxSkew"),
+                t["maxSkew"].clone(),
+                "must be greater than zero",
+            ));
         }
         let when = t["whenUnsatisfiable"].as_str().unwrap_or_default();
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when) {
-            errors.push(FieldError::not_supported(format!("{at}.whenUnsatisfiable"), when, &["DoNotSchedule", "ScheduleAnyway"]));
+            errors.push(FieldError::not_supported(
+                format!("{at}.whenUnsatisfiable"),
+                when,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            ));
         }
     }
     for (i, t) in list("tolerations").iter().enumerate() {
@@ -359,17 +505,31 @@ fn pod_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(format!("{at}.operator"), t["operator"].clone(), "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
         }
         if t["operator"] == "Exists" && !t["value"].as_str().unwrap_or_default().is_empty() {
-            errors.push(FieldError::invalid(format!("{at}.operator"), t.clone(), "value must be empty when `operator` is 'Exists'"));
+            errors.push(FieldError::invalid(
+                format!("{at}.operator"),
+                t.clone(),
+                "value must be empty when `operator` is 'Exists'",
+            ));
         }
     }
 }
 
-fn container(c: &Value, at: &str, volumes: &HashSet<String>, names: &mut HashSet<String>, errors: &mut Vec<FieldError>) {
+fn container(
+    c: &Value,
+    at: &str,
+    volumes: &HashSet<String>,
+    names: &mut HashSet<String>,
+    errors: &mut Vec<FieldError>,
+) {
     let own = c["name"].as_str().unwrap_or_default();
     if own.is_empty() {
         errors.push(FieldError::required(format!("{at}.name"), ""));
     } else {
-        errors.extend(name::check_label(own).into_iter().map(|e| FieldError::invalid(format!("{at}.name"), own, e)));
+        errors.extend(
+            name::check_label(own)
+                .into_iter()
+                .map(|e| FieldError::invalid(format!("{at}.name"), own, e)),
+        );
         if !names.insert(own.into()) {
             errors.push(FieldError::duplicate(format!("{at}.name"), own));
         }
@@ -378,7 +538,11 @@ fn container(c: &Value, at: &str, volumes: &HashSet<String>, names: &mut HashSet
     if image.is_empty() {
         errors.push(FieldError::required(format!("{at}.image"), ""));
     } else if image.trim() != image {
-        errors.push(FieldError::invalid(format!("{at}.image"), image, "must not have leading or trailing whitespace"));
+        errors.push(FieldError::invalid(
+            format!("{at}.image"),
+            image,
+            "must not have leading or trailing whitespace",
+        ));
     }
     for (i, p) in c["ports"].as_array().into_iter().flatten().enumerate() {
         port(&p["containerPort"], &format!("{at}.ports[{i}].containerPort"), errors);
@@ -402,14 +566,22 @@ fn resources(r: &Value, at: &str, errors: &mut Vec<FieldError>) {
     for field in ["limits", "requests"] {
         for (k, v) in r[field].as_object().into_iter().flatten() {
             if amount(v).is_some_and(|q| q.nanos() < 0) {
-                errors.push(FieldError::invalid(format!("{at}.{field}.{k}"), v.clone(), "must be greater than or equal to 0"));
+                errors.push(FieldError::invalid(
+                    format!("{at}.{field}.{k}"),
+                    v.clone(),
+                    "must be greater than or equal to 0",
+                ));
             }
         }
     }
     for (k, v) in r["requests"].as_object().into_iter().flatten() {
         if let (Some(request), Some(limit)) = (amount(v), amount(&r["limits"][k])) {
             if request > limit {
-                errors.push(FieldError::invalid(format!("{at}.requests"), v.clone(), format!("must be less than or equal to {k} limit of {limit}")));
+                errors.push(FieldError::invalid(
+                    format!("{at}.requests"),
+                    v.clone(),
+                    format!("must be less than or equal to {k} limit of {limit}"),
+                ));
             }
         }
     }
@@ -421,7 +593,13 @@ fn pod_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let rest = |v: &Value| {
         let mut spec = v["spec"].clone();
         let Some(map) = spec.as_object_mut() else { return Value::Null };
-        for f in ["activeDeadlineSeconds", "tolerations", "schedulingGates", "terminationGracePeriodSeconds", "ephemeralContainers"] {
+        for f in [
+            "activeDeadlineSeconds",
+            "tolerations",
+            "schedulingGates",
+            "terminationGracePeriodSeconds",
+            "ephemeralContainers",
+        ] {
             map.remove(f);
         }
         // Binding assigns the node once.
@@ -429,7 +607,13 @@ fn pod_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
             map.remove("nodeName");
         }
         for f in ["containers", "initContainers"] {
-            for c in map.get_mut(f).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+            for c in map
+                .get_mut(f)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_object_mut)
+            {
                 c.remove("image");
                 c.remove("imagePullPolicy");
                 c.remove("resources");
@@ -443,7 +627,8 @@ fn pod_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         spec
     };
     let (new, was) = (rest(v), rest(old));
-    let keys = [&new, &was].into_iter().filter_map(Value::as_object).flatten().map(|(k, _)| k.as_str());
+    let keys =
+        [&new, &was].into_iter().filter_map(Value::as_object).flatten().map(|(k, _)| k.as_str());
     let changed: BTreeSet<&str> = keys.filter(|k| new.get(*k) != was.get(*k)).collect();
     if !changed.is_empty() {
         let list: Vec<&str> = changed.into_iter().collect();

@@ -83,7 +83,14 @@ impl Registry {
     /// # Errors
     /// 400 for what cannot be decoded, 403 from admission, 409 for a taken name, 422 for what is
     /// not valid.
-    pub async fn create(&self, kind: &Arc<Kind>, namespace: &str, name: Option<&str>, input: Input, o: &WriteOptions) -> Result<Written, Status> {
+    pub async fn create(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: Option<&str>,
+        input: Input,
+        o: &WriteOptions,
+    ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
         let base = self.decode(kind, input, o, &mut warnings)?;
         for attempt in 0.. {
@@ -105,10 +112,15 @@ impl Registry {
             let outcome = if o.dry_run {
                 match self.store.get(&key) {
                     Some(_) => Err(exists()),
-                    None => self.unstored(kind, v).map(|bytes| Written { bytes, warnings: warnings.clone(), created: true }),
+                    None => self.unstored(kind, v).map(|bytes| Written {
+                        bytes,
+                        warnings: warnings.clone(),
+                        created: true,
+                    }),
                 }
             } else {
-                let write = Write { key, expect: Expect::Absent, object: Some(self.encode(kind, v)?) };
+                let write =
+                    Write { key, expect: Expect::Absent, object: Some(self.encode(kind, v)?) };
                 match self.store.commit(write).await {
                     Ok(object) => {
                         self.after_write(kind);
@@ -131,7 +143,15 @@ impl Registry {
     ///
     /// # Errors
     /// As create, and 404, and 409 for a stale resourceVersion.
-    pub async fn update(&self, kind: &Arc<Kind>, namespace: &str, name: &str, subresource: &str, input: Input, o: &WriteOptions) -> Result<Written, Status> {
+    pub async fn update(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        input: Input,
+        o: &WriteOptions,
+    ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
         let new = self.decode(kind, input, o, &mut warnings)?;
         check_identity(kind, namespace, name, &new)?;
@@ -146,9 +166,22 @@ impl Registry {
     ///
     /// # Errors
     /// As update, and 400 or 422 for a patch that is malformed or does not apply.
-    pub async fn patch(&self, kind: &Arc<Kind>, namespace: &str, name: &str, subresource: &str, patch: &Patch, duplicates: &[String], o: &WriteOptions) -> Result<Written, Status> {
+    pub async fn patch(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        patch: &Patch,
+        duplicates: &[String],
+        o: &WriteOptions,
+    ) -> Result<Written, Status> {
         if let (Patch::Strategic(_), true) = (patch, kind.custom) {
-            return Err(Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor"));
+            return Err(Status::new(
+                415,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json",
+            ));
         }
         self.modify(kind, namespace, name, subresource, o, vec![], |old, warnings| {
             let mut v = old.clone();
@@ -183,8 +216,13 @@ impl Registry {
             if !unconditional && given != stored.revision.to_string() {
                 return Err(Status::modified(&kind.group_resource(), name));
             }
-            if let Some(uid) = new["metadata"]["uid"].as_str().filter(|u| old["metadata"]["uid"] != *u) {
-                let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old["metadata"]["uid"].as_str().unwrap_or_default());
+            if let Some(uid) =
+                new["metadata"]["uid"].as_str().filter(|u| old["metadata"]["uid"] != *u)
+            {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    old["metadata"]["uid"].as_str().unwrap_or_default()
+                );
                 return Err(Status::conflict(&kind.group_resource(), name, &why));
             }
             keep_server_fields(kind, subresource, &old, &mut new);
@@ -194,26 +232,44 @@ impl Registry {
             bump_generation(kind, &old, &mut new);
             new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             if new == old {
-                return Ok(Written { bytes: self.present(kind, &stored)?, warnings, created: false });
+                return Ok(Written {
+                    bytes: self.present(kind, &stored)?,
+                    warnings,
+                    created: false,
+                });
             }
             let errors = self.check(kind, &new, Some(&old));
             if !errors.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, name, errors));
             }
             if o.dry_run {
-                return Ok(Written { bytes: serde_json::to_vec(&new).map_err(Status::internal)?.into(), warnings, created: false });
+                return Ok(Written {
+                    bytes: serde_json::to_vec(&new).map_err(Status::internal)?.into(),
+                    warnings,
+                    created: false,
+                });
             }
             let write = Write {
                 key: Self::key(kind, namespace, name),
                 expect: Expect::Revision(stored.revision),
-                object: if strategy::is_finished(kind, &new) { None } else { Some(self.encode(kind, new)?) },
+                object: if strategy::is_finished(kind, &new) {
+                    None
+                } else {
+                    Some(self.encode(kind, new)?)
+                },
             };
             match self.store.commit(write).await {
                 Ok(object) => {
                     self.after_write(kind);
-                    return Ok(Written { bytes: self.present(kind, &object)?, warnings, created: false });
+                    return Ok(Written {
+                        bytes: self.present(kind, &object)?,
+                        warnings,
+                        created: false,
+                    });
                 }
-                Err(CommitError::Conflict(None)) => return Err(Status::not_found(&kind.group_resource(), name)),
+                Err(CommitError::Conflict(None)) => {
+                    return Err(Status::not_found(&kind.group_resource(), name));
+                }
                 // Read again: a resourceVersion that the client gave will no longer match then.
                 Err(CommitError::Conflict(Some(_))) => {}
                 Err(e) => return Err(Status::internal(e)),
@@ -223,10 +279,19 @@ impl Registry {
     }
 
     /// Structure: types, unknown and duplicate fields, quantities.
-    pub(crate) fn decode(&self, kind: &Kind, input: Input, o: &WriteOptions, warnings: &mut Vec<String>) -> Result<Value, Status> {
+    pub(crate) fn decode(
+        &self,
+        kind: &Kind,
+        input: Input,
+        o: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
         let Input { mut value, duplicates } = input;
         if !value.is_object() {
-            return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct", decode::json_type(&value))));
+            return Err(Status::bad_request(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct",
+                decode::json_type(&value)
+            )));
         }
         check_type_meta(kind, &mut value)?;
         let meta = std::mem::take(&mut value["metadata"]);
@@ -242,10 +307,17 @@ impl Registry {
             }
             return Err(Status::bad_request(format!(
                 "{} in version {:?} cannot be handled as a {}: {}",
-                kind.kind, kind.version, kind.kind, decode::go_message(&kind.kind, errors[0])
+                kind.kind,
+                kind.version,
+                kind.kind,
+                decode::go_message(&kind.kind, errors[0])
             )));
         }
-        let unknown = report.unknown.iter().chain(&meta_report.unknown).map(|p| format!("unknown field {p:?}"));
+        let unknown = report
+            .unknown
+            .iter()
+            .chain(&meta_report.unknown)
+            .map(|p| format!("unknown field {p:?}"));
         let twice = duplicates.iter().map(|p| format!("duplicate field {p:?}"));
         let found: Vec<String> = unknown.chain(twice).collect();
         match o.field_validation {
@@ -255,7 +327,10 @@ impl Registry {
             FieldValidation::Strict => {
                 return Err(Status::bad_request(format!(
                     "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                    kind.kind, kind.version, kind.kind, found.join(", ")
+                    kind.kind,
+                    kind.version,
+                    kind.kind,
+                    found.join(", ")
                 )));
             }
         }
@@ -266,16 +341,30 @@ impl Registry {
     }
 
     /// Names and everything in metadata that only the server sets.
-    fn prepare_metadata(&self, kind: &Kind, namespace: &str, name: Option<&str>, v: &mut Value) -> Result<(), Status> {
+    fn prepare_metadata(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: Option<&str>,
+        v: &mut Value,
+    ) -> Result<(), Status> {
         let given_namespace = v["metadata"]["namespace"].as_str().unwrap_or_default();
         if kind.namespaced() && !given_namespace.is_empty() && given_namespace != namespace {
-            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         if !v["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
-            return Err(Status::new(400, "BadRequest", "resourceVersion should not be set on objects to be created"));
+            return Err(Status::new(
+                400,
+                "BadRequest",
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let now = time::rfc3339(self.now());
-        let Some(meta) = v["metadata"].as_object_mut() else { return Err(Status::internal("no metadata")) };
+        let Some(meta) = v["metadata"].as_object_mut() else {
+            return Err(Status::internal("no metadata"));
+        };
         if let Some(name) = name {
             meta.insert("name".into(), json!(name));
         }
@@ -285,7 +374,9 @@ impl Registry {
             let cut = base.char_indices().nth(NAME_BASE).map_or(base.len(), |(i, _)| i);
             meta.insert("name".into(), json!(format!("{}{}", &base[..cut], random_suffix())));
         }
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+        for field in
+            ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
+        {
             meta.remove(field);
         }
         if kind.namespaced() {
@@ -317,6 +408,9 @@ impl Registry {
             let before = validate::validate(&kind.arena, &kind.root, old, "");
             structural.retain(|e| !before.contains(e));
         }
+        // Built-in lists say themselves what may not occur twice.
+        structural
+            .retain(|e| kind.custom || e.kind != coracle_meta::status::FieldErrorKind::Duplicate);
         let seen: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
         errors.extend(structural.into_iter().filter(|e| !seen.contains(&e.path)));
         errors
@@ -327,11 +421,14 @@ impl Registry {
         convert::to_stored(kind, &mut v);
         v["metadata"]["resourceVersion"] = json!("");
         let header = table::header(kind, &v);
-        let expires = kind.ttl_seconds.map_or(0, |ttl| u64::try_from(self.now().as_second()).unwrap_or(0) + u64::from(ttl));
+        let expires = kind
+            .ttl_seconds
+            .map_or(0, |ttl| u64::try_from(self.now().as_second()).unwrap_or(0) + u64::from(ttl));
         // The marker must be found in the metadata, so it is searched from there on.
         let bytes = serde_json::to_vec(&v).map_err(Status::internal)?;
         let at = metadata_offset(&v, &bytes);
-        Encoded::new(bytes, at, header, expires).ok_or_else(|| Status::internal("the object has no metadata"))
+        Encoded::new(bytes, at, header, expires)
+            .ok_or_else(|| Status::internal("the object has no metadata"))
     }
 
     fn unstored(&self, kind: &Kind, mut v: Value) -> Result<Bytes, Status> {
@@ -379,17 +476,22 @@ fn encoded_length(key: &str, value: &Value) -> usize {
 fn random_suffix() -> String {
     // Upstream's alphabet: no vowels and no look-alikes.
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    uuid::Uuid::new_v4().as_bytes()[..5].iter().map(|b| LETTERS[*b as usize % LETTERS.len()] as char).collect()
+    uuid::Uuid::new_v4().as_bytes()[..5]
+        .iter()
+        .map(|b| LETTERS[*b as usize % LETTERS.len()] as char)
+        .collect()
 }
 
 fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
     let text = |f: &str| v[f].as_str().unwrap_or_default().to_owned();
     let (api_version, given) = (text("apiVersion"), text("kind"));
-    let matches = (api_version.is_empty() || api_version == kind.api_version()) && (given.is_empty() || given == kind.kind);
+    let matches = (api_version.is_empty() || api_version == kind.api_version())
+        && (given.is_empty() || given == kind.kind);
     if !matches {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({}) or the kind ({given}) is not {}",
-            kind.api_version(), kind.kind
+            kind.api_version(),
+            kind.kind
         )));
     }
     v["apiVersion"] = json!(kind.api_version());
@@ -401,7 +503,9 @@ fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
 fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) {
     let arena = &coracle_schema::pack::of(registry.minor()).arena;
     let mut value = if meta.is_null() { Value::Object(Map::new()) } else { meta };
-    let Some(id) = arena.find("meta.v1.ObjectMeta") else { return (value, decode::Report::default()) };
+    let Some(id) = arena.find("meta.v1.ObjectMeta") else {
+        return (value, decode::Report::default());
+    };
     let slot = coracle_schema::Slot::of(coracle_schema::Type::Object(id));
     let mut wrapped = json!({"metadata": value.take()});
     let mut report = decode::decode(arena, &slot, &mut wrapped["metadata"], false);
@@ -417,11 +521,15 @@ fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) 
 fn check_identity(kind: &Kind, namespace: &str, name: &str, v: &Value) -> Result<(), Status> {
     let given = v["metadata"]["name"].as_str().unwrap_or_default();
     if given != name {
-        return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
     }
     let given = v["metadata"]["namespace"].as_str().unwrap_or_default();
     if kind.namespaced() && !given.is_empty() && given != namespace {
-        return Err(Status::bad_request(format!("the namespace of the object ({given}) does not match the namespace on the URL ({namespace})")));
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
+        )));
     }
     Ok(())
 }
@@ -445,7 +553,15 @@ fn keep_server_fields(kind: &Kind, subresource: &str, old: &Value, new: &mut Val
     } else if kind.has_status() && subresource.is_empty() {
         set_or_remove(new, "status", old["status"].clone());
     }
-    for f in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName", "namespace"] {
+    for f in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "namespace",
+    ] {
         set_or_remove(&mut new["metadata"], f, old["metadata"][f].clone());
     }
     for f in ["managedFields", "selfLink"] {
@@ -468,7 +584,9 @@ fn bump_generation(kind: &Kind, old: &Value, new: &mut Value) {
     }
     let relevant = |v: &Value| -> Map<String, Value> {
         let map = v.as_object().cloned().unwrap_or_default();
-        map.into_iter().filter(|(k, _)| !["metadata", "status", "apiVersion", "kind"].contains(&k.as_str())).collect()
+        map.into_iter()
+            .filter(|(k, _)| !["metadata", "status", "apiVersion", "kind"].contains(&k.as_str()))
+            .collect()
     };
     if relevant(old) != relevant(new) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
@@ -484,7 +602,9 @@ fn apply_patch(kind: &Kind, v: &mut Value, patch: &Patch) -> Result<(), PatchErr
             Ok(())
         }
         Patch::Merge(_) => Err(PatchError::Malformed("a merge patch must be an object".into())),
-        Patch::Strategic(p) => coracle_patch::strategic::apply(&kind.arena, &kind.root, v, p.clone()),
+        Patch::Strategic(p) => {
+            coracle_patch::strategic::apply(&kind.arena, &kind.root, v, p.clone())
+        }
     }
 }
 
@@ -493,7 +613,11 @@ fn patch_status(kind: &Kind, name: &str, e: PatchError) -> Status {
         PatchError::Malformed(m) => Status::bad_request(format!("error decoding patch: {m}")),
         PatchError::TooLarge(m) => Status::new(413, "RequestEntityTooLarge", m),
         PatchError::DoesNotApply(m) => {
-            let mut s = Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {m}"));
+            let mut s = Status::new(
+                422,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {m}"),
+            );
             s.details = Some((kind.group.clone(), kind.plural.clone(), name.into()));
             s
         }
@@ -501,8 +625,18 @@ fn patch_status(kind: &Kind, name: &str, e: PatchError) -> Status {
 }
 
 /// A plain write of a stored object by the server itself.
-pub(crate) async fn commit_value(registry: &Registry, kind: &Kind, stored: &Object, v: Value, namespace: &str, name: &str) -> Result<Arc<Object>, CommitError> {
+pub(crate) async fn commit_value(
+    registry: &Registry,
+    kind: &Kind,
+    stored: &Object,
+    v: Value,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Object>, CommitError> {
     let object = registry.encode(kind, v).map_err(|s| CommitError::Engine(s.message))?;
     let key = Registry::key(kind, namespace, name);
-    registry.store.commit(Write { key, expect: Expect::Revision(stored.revision), object: Some(object) }).await
+    registry
+        .store
+        .commit(Write { key, expect: Expect::Revision(stored.revision), object: Some(object) })
+        .await
 }

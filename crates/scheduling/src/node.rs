@@ -40,7 +40,11 @@ impl Node {
     /// Reads a node, without pods.
     pub fn from_node(node: &ApiNode) -> Self {
         let spec = node.spec.as_ref();
-        let taint = |t: &k8s_openapi::api::core::v1::Taint| Taint { key: t.key.clone(), value: t.value.clone().unwrap_or_default(), effect: t.effect.clone() };
+        let taint = |t: &k8s_openapi::api::core::v1::Taint| Taint {
+            key: t.key.clone(),
+            value: t.value.clone().unwrap_or_default(),
+            effect: t.effect.clone(),
+        };
         let name = node.metadata.name.clone().unwrap_or_default();
         let mut labels = node.metadata.labels.clone().unwrap_or_default();
         labels.entry("kubernetes.io/hostname".into()).or_insert_with(|| name.clone());
@@ -49,14 +53,17 @@ impl Node {
             labels,
             taints: spec.and_then(|s| s.taints.as_ref()).into_iter().flatten().map(taint).collect(),
             unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
-            allocatable: Resources::from_list(node.status.as_ref().and_then(|s| s.allocatable.as_ref())),
+            allocatable: Resources::from_list(
+                node.status.as_ref().and_then(|s| s.allocatable.as_ref()),
+            ),
             ..Self::default()
         }
     }
 
     /// Takes over what another version of the same node says of itself, keeping the pods.
     pub fn update_from(&mut self, other: Self) {
-        let (used, pods, anti_affine) = (std::mem::take(&mut self.used), std::mem::take(&mut self.pods), self.anti_affine);
+        let (used, pods, anti_affine) =
+            (std::mem::take(&mut self.used), std::mem::take(&mut self.pods), self.anti_affine);
         *self = Self { used, pods, anti_affine, ..other };
     }
 
@@ -76,6 +83,7 @@ impl Node {
     /// The share of the fuller of processor and memory that is used, 0 to 1.
     pub fn fill(&self) -> f64 {
         let share = |u: i64, t: i64| if t > 0 { u as f64 / t as f64 } else { 0.0 };
-        share(self.used.cpu_milli, self.allocatable.cpu_milli).max(share(self.used.memory_bytes, self.allocatable.memory_bytes))
+        share(self.used.cpu_milli, self.allocatable.cpu_milli)
+            .max(share(self.used.memory_bytes, self.allocatable.memory_bytes))
     }
 }

@@ -3,7 +3,9 @@
 use crate::{Requirements, Resources, Values};
 use coracle_meta::LabelSelector;
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodAffinityTerm, PodSpec as ApiSpec, TopologySpreadConstraint},
+    api::core::v1::{
+        Container, Pod, PodAffinityTerm, PodSpec as ApiSpec, TopologySpreadConstraint,
+    },
     apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector,
 };
 use std::{
@@ -117,29 +119,54 @@ impl PodSpec {
         let affinity = spec.affinity.as_ref();
         let near = affinity.and_then(|a| a.pod_affinity.as_ref());
         let far = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
-        let terms = |t: Option<&Vec<PodAffinityTerm>>| t.into_iter().flatten().filter_map(|t| affinity_term(t, &namespace, &labels)).collect();
-        let preferred_near = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-        let preferred_far = far.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let terms = |t: Option<&Vec<PodAffinityTerm>>| {
+            t.into_iter().flatten().filter_map(|t| affinity_term(t, &namespace, &labels)).collect()
+        };
+        let preferred_near =
+            near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let preferred_far =
+            far.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let preferred_pods = preferred_near
             .into_iter()
             .flatten()
             .map(|w| (i64::from(w.weight), &w.pod_affinity_term))
-            .chain(preferred_far.into_iter().flatten().map(|w| (-i64::from(w.weight), &w.pod_affinity_term)))
+            .chain(
+                preferred_far
+                    .into_iter()
+                    .flatten()
+                    .map(|w| (-i64::from(w.weight), &w.pod_affinity_term)),
+            )
             .filter_map(|(w, t)| Some((w, affinity_term(t, &namespace, &labels)?)))
             .collect();
         let mut p = Self {
-            key: PodKey { namespace: namespace.clone(), name: pod.metadata.name.clone().unwrap_or_default() },
+            key: PodKey {
+                namespace: namespace.clone(),
+                name: pod.metadata.name.clone().unwrap_or_default(),
+            },
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
-            created_seconds: pod.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
+            created_seconds: pod
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |t| t.0.as_second()),
             requests: requests(spec),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             node_terms: node_terms(spec),
             preferred_nodes: preferred_nodes(spec),
             tolerations: spec.tolerations.iter().flatten().map(toleration).collect(),
-            spread: spec.topology_spread_constraints.iter().flatten().filter_map(|t| spread(t, &labels)).collect(),
-            affinity: terms(near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
-            anti_affinity: terms(far.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
+            spread: spec
+                .topology_spread_constraints
+                .iter()
+                .flatten()
+                .filter_map(|t| spread(t, &labels))
+                .collect(),
+            affinity: terms(
+                near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
+            anti_affinity: terms(
+                far.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
             preferred_pods,
             host_ports: host_ports(spec),
             labels,
@@ -151,7 +178,8 @@ impl PodSpec {
 
     fn class_hash(&self) -> u64 {
         let mut h = DefaultHasher::new();
-        (&self.key.namespace, &self.labels, self.priority, &self.requests, &self.node_selector).hash(&mut h);
+        (&self.key.namespace, &self.labels, self.priority, &self.requests, &self.node_selector)
+            .hash(&mut h);
         (&self.node_terms, &self.preferred_nodes, &self.tolerations, &self.spread).hash(&mut h);
         (&self.affinity, &self.anti_affinity, &self.preferred_pods, &self.host_ports).hash(&mut h);
         h.finish()
@@ -159,7 +187,10 @@ impl PodSpec {
 
     /// Whether where other pods run matters to it.
     pub fn is_topology_bound(&self) -> bool {
-        !self.spread.is_empty() || !self.affinity.is_empty() || !self.anti_affinity.is_empty() || !self.preferred_pods.is_empty()
+        !self.spread.is_empty()
+            || !self.affinity.is_empty()
+            || !self.anti_affinity.is_empty()
+            || !self.preferred_pods.is_empty()
     }
 
     /// Everything that its node selector and affinity ask for, one set of requirements for each
@@ -230,7 +261,11 @@ pub fn requests(spec: &ApiSpec) -> Resources {
 }
 
 fn node_terms(spec: &ApiSpec) -> Vec<(Requirements, Option<String>)> {
-    let required = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()).and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
     let Some(required) = required else { return vec![] };
     let read = |t: &k8s_openapi::api::core::v1::NodeSelectorTerm| {
         let fields = t.match_fields.iter().flatten().find(|f| f.key == "metadata.name");
@@ -251,9 +286,16 @@ fn node_terms(spec: &ApiSpec) -> Vec<(Requirements, Option<String>)> {
 }
 
 fn preferred_nodes(spec: &ApiSpec) -> Vec<(i64, Requirements)> {
-    let preferred = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()).and_then(|n| n.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let preferred = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|n| n.preferred_during_scheduling_ignored_during_execution.as_ref());
     let read = |t: &k8s_openapi::api::core::v1::PreferredSchedulingTerm| {
-        Some((i64::from(t.weight), Requirements::from_term(t.preference.match_expressions.as_deref().unwrap_or_default())?))
+        Some((
+            i64::from(t.weight),
+            Requirements::from_term(t.preference.match_expressions.as_deref().unwrap_or_default())?,
+        ))
     };
     preferred.into_iter().flatten().filter_map(read).collect()
 }
@@ -273,11 +315,24 @@ fn label_selector(s: Option<&ApiSelector>) -> Option<LabelSelector> {
 }
 
 /// Adds the pod's own values of labels to a selector (`matchLabelKeys`).
-fn with_own(mut s: LabelSelector, keys: Option<&Vec<String>>, labels: &BTreeMap<String, String>, differ: bool) -> LabelSelector {
+fn with_own(
+    mut s: LabelSelector,
+    keys: Option<&Vec<String>>,
+    labels: &BTreeMap<String, String>,
+    differ: bool,
+) -> LabelSelector {
     for k in keys.into_iter().flatten() {
         if let Some(v) = labels.get(k) {
-            let operator = if differ { coracle_meta::selector::Operator::NotIn } else { coracle_meta::selector::Operator::In };
-            s.requirements.push(coracle_meta::Requirement { key: k.clone(), operator, values: vec![v.clone()] });
+            let operator = if differ {
+                coracle_meta::selector::Operator::NotIn
+            } else {
+                coracle_meta::selector::Operator::In
+            };
+            s.requirements.push(coracle_meta::Requirement {
+                key: k.clone(),
+                operator,
+                values: vec![v.clone()],
+            });
         }
     }
     s
@@ -298,11 +353,19 @@ fn spread(t: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Op
 
 /// A selector that no pod meets: what an absent selector means.
 fn nothing() -> LabelSelector {
-    let never = coracle_meta::Requirement { key: "none".into(), operator: coracle_meta::selector::Operator::In, values: vec![] };
+    let never = coracle_meta::Requirement {
+        key: "none".into(),
+        operator: coracle_meta::selector::Operator::In,
+        values: vec![],
+    };
     LabelSelector { requirements: vec![never] }
 }
 
-fn affinity_term(t: &PodAffinityTerm, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Affinity> {
+fn affinity_term(
+    t: &PodAffinityTerm,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Option<Affinity> {
     let selector = label_selector(t.label_selector.as_ref()).unwrap_or_else(nothing);
     let selector = with_own(selector, t.match_label_keys.as_ref(), labels, false);
     let selector = with_own(selector, t.mismatch_label_keys.as_ref(), labels, true);
@@ -321,7 +384,8 @@ fn host_ports(spec: &ApiSpec) -> Vec<(String, String, i32)> {
     ports
         .filter_map(|p| {
             let port = p.host_port.filter(|n| *n > 0)?;
-            let ip = p.host_ip.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+            let ip =
+                p.host_ip.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
             Some((p.protocol.clone().unwrap_or_else(|| "TCP".into()), ip, port))
         })
         .collect()

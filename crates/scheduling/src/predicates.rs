@@ -30,7 +30,11 @@ pub fn unschedulable(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
 /// Every hard taint must be tolerated.
 pub fn taints(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
     let hard = |e: &str| e == "NoSchedule" || e == "NoExecute";
-    match node.taints.iter().find(|t| hard(&t.effect) && !pod.tolerates(&t.key, &t.value, &t.effect)) {
+    match node
+        .taints
+        .iter()
+        .find(|t| hard(&t.effect) && !pod.tolerates(&t.key, &t.value, &t.effect))
+    {
         Some(t) => Err(format!("node(s) had untolerated taint {{{}: {}}}", t.key, t.value).into()),
         None => Ok(()),
     }
@@ -38,13 +42,19 @@ pub fn taints(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
 
 /// Node selector and required node affinity.
 pub fn node_affinity(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
-    if accepts(pod, node) { Ok(()) } else { Err("node(s) didn't match Pod's node affinity/selector".into()) }
+    if accepts(pod, node) {
+        Ok(())
+    } else {
+        Err("node(s) didn't match Pod's node affinity/selector".into())
+    }
 }
 
 pub(crate) fn accepts(pod: &PodSpec, node: &Node) -> bool {
     pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
         && (pod.node_terms.is_empty()
-            || pod.node_terms.iter().any(|(r, name)| name.as_ref().is_none_or(|n| *n == node.name) && r.accepts(&node.labels)))
+            || pod.node_terms.iter().any(|(r, name)| {
+                name.as_ref().is_none_or(|n| *n == node.name) && r.accepts(&node.labels)
+            }))
 }
 
 /// No two pods of a node share a port of the host.
@@ -55,6 +65,13 @@ pub fn host_ports(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
     let clash = |a: &(String, String, i32), b: &(String, String, i32)| {
         a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || a.1 == "0.0.0.0" || b.1 == "0.0.0.0")
     };
-    let taken = node.pods.values().any(|p| p.host_ports.iter().any(|b| pod.host_ports.iter().any(|a| clash(a, b))));
-    if taken { Err("node(s) didn't have free ports for the requested pod ports".into()) } else { Ok(()) }
+    let taken = node
+        .pods
+        .values()
+        .any(|p| p.host_ports.iter().any(|b| pod.host_ports.iter().any(|a| clash(a, b))));
+    if taken {
+        Err("node(s) didn't have free ports for the requested pod ports".into())
+    } else {
+        Ok(())
+    }
 }

@@ -25,12 +25,24 @@ pub struct Values {
 impl Values {
     /// Everything, present or absent.
     pub fn any() -> Self {
-        Self { complement: true, listed: BTreeSet::new(), absent_ok: true, above: None, below: None }
+        Self {
+            complement: true,
+            listed: BTreeSet::new(),
+            absent_ok: true,
+            above: None,
+            below: None,
+        }
     }
 
     /// Exactly these.
     pub fn of(values: impl IntoIterator<Item = impl Into<Arc<str>>>) -> Self {
-        Self { complement: false, listed: values.into_iter().map(Into::into).collect(), absent_ok: false, above: None, below: None }
+        Self {
+            complement: false,
+            listed: values.into_iter().map(Into::into).collect(),
+            absent_ok: false,
+            above: None,
+            below: None,
+        }
     }
 
     /// Reads an operator with its values. `Gte` and `Lte` are Karpenter's.
@@ -39,9 +51,17 @@ impl Values {
         let present = Self { absent_ok: false, ..Self::any() };
         Some(match operator {
             "In" => Self::of(values.iter().map(String::as_str)),
-            "NotIn" => Self { listed: values.iter().map(|v| v.as_str().into()).collect(), ..Self::any() },
+            "NotIn" => {
+                Self { listed: values.iter().map(|v| v.as_str().into()).collect(), ..Self::any() }
+            }
             "Exists" => present,
-            "DoesNotExist" => Self { complement: false, listed: BTreeSet::new(), absent_ok: true, above: None, below: None },
+            "DoesNotExist" => Self {
+                complement: false,
+                listed: BTreeSet::new(),
+                absent_ok: true,
+                above: None,
+                below: None,
+            },
             "Gt" => Self { above: Some(number()?), ..present },
             "Gte" => Self { above: Some(number()? - 1), ..present },
             "Lt" => Self { below: Some(number()?), ..present },
@@ -54,7 +74,8 @@ impl Values {
         if self.above.is_none() && self.below.is_none() {
             return true;
         }
-        v.parse::<i64>().is_ok_and(|n| self.above.is_none_or(|a| n > a) && self.below.is_none_or(|b| n < b))
+        v.parse::<i64>()
+            .is_ok_and(|n| self.above.is_none_or(|a| n > a) && self.below.is_none_or(|b| n < b))
     }
 
     /// Whether a label with this value (or without one) is acceptable.
@@ -163,8 +184,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn values() -> impl Strategy<Value = Values> {
-        let op = prop_oneof![Just("In"), Just("NotIn"), Just("Exists"), Just("DoesNotExist"), Just("Gt"), Just("Lt"), Just("Gte"), Just("Lte")];
-        (op, proptest::collection::vec((0u8..6).prop_map(|n| n.to_string()), 1..4)).prop_map(|(op, v)| Values::parse(op, &v).unwrap())
+        let op = prop_oneof![
+            Just("In"),
+            Just("NotIn"),
+            Just("Exists"),
+            Just("DoesNotExist"),
+            Just("Gt"),
+            Just("Lt"),
+            Just("Gte"),
+            Just("Lte")
+        ];
+        (op, proptest::collection::vec((0u8..6).prop_map(|n| n.to_string()), 1..4))
+            .prop_map(|(op, v)| Values::parse(op, &v).unwrap())
     }
 
     proptest! {

@@ -95,7 +95,10 @@ impl Resources {
             && fits(self.memory_bytes, used.memory_bytes, total.memory_bytes)
             && fits(self.ephemeral_bytes, used.ephemeral_bytes, total.ephemeral_bytes)
             && fits(self.pods, used.pods, total.pods)
-            && self.extended.iter().all(|(n, need)| fits(*need, used.extended(n), total.extended(n)))
+            && self
+                .extended
+                .iter()
+                .all(|(n, need)| fits(*need, used.extended(n), total.extended(n)))
     }
 
     /// Names of the resources that do not fit, as upstream words them.
@@ -103,13 +106,22 @@ impl Resources {
         let mut out = Vec::new();
         let mut check = |name: &str, need: i64, used: i64, total: i64| {
             if need > 0 && used + need > total {
-                out.push(if name == "pods" { "Too many pods".into() } else { format!("Insufficient {name}") });
+                out.push(if name == "pods" {
+                    "Too many pods".into()
+                } else {
+                    format!("Insufficient {name}")
+                });
             }
         };
         check("pods", self.pods, used.pods, total.pods);
         check("cpu", self.cpu_milli, used.cpu_milli, total.cpu_milli);
         check("memory", self.memory_bytes, used.memory_bytes, total.memory_bytes);
-        check("ephemeral-storage", self.ephemeral_bytes, used.ephemeral_bytes, total.ephemeral_bytes);
+        check(
+            "ephemeral-storage",
+            self.ephemeral_bytes,
+            used.ephemeral_bytes,
+            total.ephemeral_bytes,
+        );
         for (name, need) in &self.extended {
             check(name, *need, used.extended(name), total.extended(name));
         }

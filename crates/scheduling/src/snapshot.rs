@@ -36,7 +36,8 @@ impl std::fmt::Display for FitError {
         if self.nodes == 0 {
             return f.write_str(": no nodes available to schedule pods.");
         }
-        let mut reasons: Vec<String> = self.reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
+        let mut reasons: Vec<String> =
+            self.reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
         reasons.sort();
         write!(f, ": {}.", reasons.join(", "))
     }
@@ -200,7 +201,9 @@ impl Snapshot {
                 Err(reason) => *reasons.entry(reason).or_default() += 1,
                 Ok(()) => {
                     let score = self.score(pod, node, profile);
-                    let better = best.is_none_or(|(s, b)| score > s || (score == s && node.name < self.nodes[b].name));
+                    let better = best.is_none_or(|(s, b)| {
+                        score > s || (score == s && node.name < self.nodes[b].name)
+                    });
                     if better {
                         best = Some((score, i));
                     }
@@ -228,9 +231,12 @@ impl Snapshot {
 
     /// Sum of what upstream's default plugins look at, each 0 to 100 times its weight.
     fn score(&self, pod: &PodSpec, node: &Node, profile: Profile) -> i64 {
-        let share = |need: i64, used: i64, total: i64| if total > 0 { (used + need) * 100 / total } else { 100 };
+        let share = |need: i64, used: i64, total: i64| {
+            if total > 0 { (used + need) * 100 / total } else { 100 }
+        };
         let cpu = share(pod.requests.cpu_milli, node.used.cpu_milli, node.allocatable.cpu_milli);
-        let memory = share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
+        let memory =
+            share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
         let full = (cpu + memory) / 2;
         let fill = match profile {
             Profile::Pack => full,
@@ -238,11 +244,23 @@ impl Snapshot {
         };
         // Balance pulls towards empty nodes, which is not what packing wants.
         let balance = if profile == Profile::Spread { 100 - (cpu - memory).abs() } else { 0 };
-        let soft_taints = node.taints.iter().filter(|t| t.effect == "PreferNoSchedule" && !pod.tolerates(&t.key, &t.value, &t.effect)).count();
-        let wanted: i64 = pod.preferred_nodes.iter().filter(|(_, r)| r.accepts(&node.labels)).map(|(w, _)| w).sum();
+        let soft_taints = node
+            .taints
+            .iter()
+            .filter(|t| {
+                t.effect == "PreferNoSchedule" && !pod.tolerates(&t.key, &t.value, &t.effect)
+            })
+            .count();
+        let wanted: i64 = pod
+            .preferred_nodes
+            .iter()
+            .filter(|(_, r)| r.accepts(&node.labels))
+            .map(|(w, _)| w)
+            .sum();
         let weight_sum: i64 = pod.preferred_nodes.iter().map(|(w, _)| w).sum::<i64>().max(1);
         let topology = if pod.is_topology_bound() { self.topology.score(pod, node) } else { 0 };
-        fill + balance + 2 * (wanted * 100 / weight_sum) + 2 * topology - 300 * i64::try_from(soft_taints).unwrap_or(0)
+        fill + balance + 2 * (wanted * 100 / weight_sum) + 2 * topology
+            - 300 * i64::try_from(soft_taints).unwrap_or(0)
     }
 }
 

@@ -25,11 +25,16 @@ impl Group {
     }
 
     fn of_spread(s: &Spread, namespace: &str) -> Self {
-        Self { key: s.key.clone(), selector: s.selector.clone(), namespaces: vec![namespace.to_owned()] }
+        Self {
+            key: s.key.clone(),
+            selector: s.selector.clone(),
+            namespaces: vec![namespace.to_owned()],
+        }
     }
 
     fn selects(&self, pod: &PodSpec) -> bool {
-        (self.namespaces.is_empty() || self.namespaces.contains(&pod.key.namespace)) && self.selector.matches_map(Some(&pod.labels))
+        (self.namespaces.is_empty() || self.namespaces.contains(&pod.key.namespace))
+            && self.selector.matches_map(Some(&pod.labels))
     }
 }
 
@@ -79,9 +84,18 @@ impl Topology {
     }
 
     /// Makes sure that the pod's rules are counted.
-    pub(crate) fn prepare<'n>(&mut self, pod: &PodSpec, nodes: impl Iterator<Item = &'n Node> + Clone) {
+    pub(crate) fn prepare<'n>(
+        &mut self,
+        pod: &PodSpec,
+        nodes: impl Iterator<Item = &'n Node> + Clone,
+    ) {
         let spread = pod.spread.iter().map(|s| Group::of_spread(s, &pod.key.namespace));
-        let others = pod.affinity.iter().chain(&pod.anti_affinity).chain(pod.preferred_pods.iter().map(|(_, a)| a)).map(Group::of);
+        let others = pod
+            .affinity
+            .iter()
+            .chain(&pod.anti_affinity)
+            .chain(pod.preferred_pods.iter().map(|(_, a)| a))
+            .map(Group::of);
         for group in spread.chain(others) {
             if !self.groups.contains_key(&group) {
                 let counts = Self::count_all(&group, nodes.clone());
@@ -95,10 +109,18 @@ impl Topology {
     }
 
     /// Whether the pod's rules, and those of the pods that run, let it run on the node.
-    pub(crate) fn check(&self, pod: &PodSpec, node: &Node, minimums: &Minimums) -> Result<(), Reason> {
+    pub(crate) fn check(
+        &self,
+        pod: &PodSpec,
+        node: &Node,
+        minimums: &Minimums,
+    ) -> Result<(), Reason> {
         for (i, s) in pod.spread.iter().enumerate().filter(|(_, s)| s.required) {
             let Some(value) = node.labels.get(&*s.key) else {
-                return Err("node(s) didn't match pod topology spread constraints (missing required label)".into());
+                return Err(
+                    "node(s) didn't match pod topology spread constraints (missing required label)"
+                        .into(),
+                );
             };
             let group = Group::of_spread(s, &pod.key.namespace);
             let here = self.counts(&group).and_then(|c| c.get(&**value)).copied().unwrap_or(0);
@@ -107,7 +129,13 @@ impl Topology {
                 return Err("node(s) didn't match pod topology spread constraints".into());
             }
         }
-        let at = |a: &Affinity| node.labels.get(&*a.key).and_then(|v| self.counts(&Group::of(a))?.get(&**v)).copied().unwrap_or(0);
+        let at = |a: &Affinity| {
+            node.labels
+                .get(&*a.key)
+                .and_then(|v| self.counts(&Group::of(a))?.get(&**v))
+                .copied()
+                .unwrap_or(0)
+        };
         for a in &pod.affinity {
             if !node.labels.contains_key(&*a.key) || (at(a) == 0 && !self.may_begin(pod, a)) {
                 return Err("node(s) didn't match pod affinity rules".into());
@@ -117,7 +145,8 @@ impl Topology {
             return Err("node(s) didn't match pod anti-affinity rules".into());
         }
         let repelled = self.repelling.iter().any(|(g, counts)| {
-            node.labels.get(&*g.key).and_then(|v| counts.get(&**v)).is_some_and(|n| *n > 0) && g.selects(pod)
+            node.labels.get(&*g.key).and_then(|v| counts.get(&**v)).is_some_and(|n| *n > 0)
+                && g.selects(pod)
         });
         if repelled {
             return Err("node(s) didn't satisfy existing pods anti-affinity rules".into());
@@ -132,7 +161,12 @@ impl Topology {
     }
 
     /// The least count of each spread rule, over the values that count for the pod.
-    pub(crate) fn minimums<'n>(&self, pod: &PodSpec, nodes: impl Iterator<Item = &'n Node> + Clone, domains: &Domains) -> Minimums {
+    pub(crate) fn minimums<'n>(
+        &self,
+        pod: &PodSpec,
+        nodes: impl Iterator<Item = &'n Node> + Clone,
+        domains: &Domains,
+    ) -> Minimums {
         let mut minimums = BTreeMap::new();
         for (i, s) in pod.spread.iter().enumerate().filter(|(_, s)| s.required) {
             let group = Group::of_spread(s, &pod.key.namespace);
@@ -140,14 +174,19 @@ impl Topology {
             let mut values: BTreeMap<&str, i64> = BTreeMap::new();
             let count = |v: &str| counts.and_then(|c| c.get(v)).copied().unwrap_or(0);
             for node in nodes.clone() {
-                let eligible = (!s.honor_affinity || predicates::accepts(pod, node)) && (!s.honor_taints || predicates::taints(pod, node).is_ok());
+                let eligible = (!s.honor_affinity || predicates::accepts(pod, node))
+                    && (!s.honor_taints || predicates::taints(pod, node).is_ok());
                 if let (true, Some(v)) = (eligible, node.labels.get(&*s.key)) {
                     values.insert(v, count(v));
                 }
             }
             // Values that nodes could be bought in count too, when the caller can buy nodes.
             for v in domains.get(&*s.key).into_iter().flatten() {
-                let asks = |v: &str| pod.node_requirements().iter().any(|r| r.get(&s.key).is_none_or(|x| x.accepts(Some(v))));
+                let asks = |v: &str| {
+                    pod.node_requirements()
+                        .iter()
+                        .any(|r| r.get(&s.key).is_none_or(|x| x.accepts(Some(v))))
+                };
                 if !s.honor_affinity || asks(v) {
                     values.entry(v).or_insert_with(|| count(v));
                 }
@@ -155,7 +194,8 @@ impl Topology {
             let enough = i64::try_from(values.len()).unwrap_or(0) >= s.min_domains;
             // A new node is a new value of its name: the least count is 0 wherever nodes are bought.
             let new_hosts = &*s.key == "kubernetes.io/hostname" && !domains.is_empty();
-            let least = if enough && !new_hosts { values.values().copied().min().unwrap_or(0) } else { 0 };
+            let least =
+                if enough && !new_hosts { values.values().copied().min().unwrap_or(0) } else { 0 };
             minimums.insert(i, least);
         }
         Minimums(minimums)
@@ -163,7 +203,9 @@ impl Topology {
 
     /// How much the pod's preferences about other pods like a node.
     pub(crate) fn score(&self, pod: &PodSpec, node: &Node) -> i64 {
-        let at = |g: &Group| node.labels.get(&*g.key).and_then(|v| self.counts(g)?.get(&**v)).copied().unwrap_or(0);
+        let at = |g: &Group| {
+            node.labels.get(&*g.key).and_then(|v| self.counts(g)?.get(&**v)).copied().unwrap_or(0)
+        };
         let near: i64 = pod.preferred_pods.iter().map(|(w, a)| w * at(&Group::of(a)).min(1)).sum();
         let soft = pod.spread.iter().filter(|s| !s.required);
         let crowding: i64 = soft.map(|s| at(&Group::of_spread(s, &pod.key.namespace)) * 10).sum();

@@ -78,7 +78,9 @@ const FUNCTIONS: &[(&str, Function)] = &[
     }),
     ("ingressHosts", ingress_hosts),
     ("ingressAddress", |o, _| load_balancer(o).join(",").into()),
-    ("ingressPorts", |o, _| if list(&o["spec"]["tls"]).is_empty() { "80" } else { "80, 443" }.into()),
+    ("ingressPorts", |o, _| {
+        if list(&o["spec"]["tls"]).is_empty() { "80" } else { "80, 443" }.into()
+    }),
     ("ingressClassName", |o, _| with_default(o, &["ingressclass.kubernetes.io/is-default-class"])),
     ("ingressClassParameters", |o, _| match &o["spec"]["parameters"] {
         Value::Null => NONE.into(),
@@ -93,10 +95,17 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("bindingUsers", |o, _| subjects(o, "User", |s| text(s, "name").into()).into()),
     ("bindingGroups", |o, _| subjects(o, "Group", |s| text(s, "name").into()).into()),
     ("bindingServiceAccounts", |o, _| {
-        subjects(o, "ServiceAccount", |s| format!("{}/{}", text(s, "namespace"), text(s, "name"))).into()
+        subjects(o, "ServiceAccount", |s| format!("{}/{}", text(s, "namespace"), text(s, "name")))
+            .into()
     }),
     ("storageClassName", |o, _| {
-        with_default(o, &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"])
+        with_default(
+            o,
+            &[
+                "storageclass.kubernetes.io/is-default-class",
+                "storageclass.beta.kubernetes.io/is-default-class",
+            ],
+        )
     }),
     ("slicePorts", |o, _| {
         let ports = list(&o["ports"]).iter().map(|p| match (&p["port"], text(p, "name")) {
@@ -117,7 +126,8 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("csrCondition", csr_condition),
     ("pcrState", |o, _| {
         let known = |t: &str| ["Issued", "Denied", "Failed"].contains(&t);
-        let last = list(&o["status"]["conditions"]).iter().map(|c| text(c, "type")).rfind(|t| known(t));
+        let last =
+            list(&o["status"]["conditions"]).iter().map(|c| text(c, "type")).rfind(|t| known(t));
         last.unwrap_or("Pending").into()
     }),
     ("policyParamKind", |o, _| match &o["spec"]["paramKind"] {
@@ -129,14 +139,18 @@ const FUNCTIONS: &[(&str, Function)] = &[
         p if text(p, "name").is_empty() => or(&plain(&p["selector"]), UNSET).into(),
         p => format!("{}/{}", or(text(p, "namespace"), "*"), text(p, "name")).into(),
     }),
-    ("flowSchemaMissingPL", |o, _| condition(o, "Dangling").map_or("?", |c| text(c, "status")).into()),
+    ("flowSchemaMissingPL", |o, _| {
+        condition(o, "Dangling").map_or("?", |c| text(c, "status")).into()
+    }),
     ("apiServiceRef", |o, _| match &o["spec"]["service"] {
         Value::Null => "Local".into(),
         s => format!("{}/{}", text(s, "namespace"), text(s, "name")).into(),
     }),
     ("apiServiceAvailable", |o, _| match condition(o, "Available") {
         None => "Unknown".into(),
-        Some(c) if text(c, "status") == "True" || text(c, "reason").is_empty() => text(c, "status").into(),
+        Some(c) if text(c, "status") == "True" || text(c, "reason").is_empty() => {
+            text(c, "status").into()
+        }
         Some(c) => format!("{} ({})", text(c, "status"), text(c, "reason")).into(),
     }),
     ("resourceClaimState", resource_claim_state),
@@ -146,8 +160,14 @@ const FUNCTIONS: &[(&str, Function)] = &[
         format!("{}{dot}{group}", text(r, "resource")).into()
     }),
     ("svmStatus", |o, _| {
-        let known = |c: &&Value| c["status"] == "True" && ["Running", "Failed", "Succeeded"].contains(&text(c, "type"));
-        list(&o["status"]["conditions"]).iter().rfind(known).map_or("Unknown", |c| text(c, "type")).into()
+        let known = |c: &&Value| {
+            c["status"] == "True" && ["Running", "Failed", "Succeeded"].contains(&text(c, "type"))
+        };
+        list(&o["status"]["conditions"])
+            .iter()
+            .rfind(known)
+            .map_or("Unknown", |c| text(c, "type"))
+            .into()
     }),
 ];
 
@@ -230,8 +250,10 @@ fn pod(o: &Value) -> PodSummary {
         reason = "SchedulingGated".into();
     }
     let init = list(&spec["initContainers"]);
-    let sidecar = |name: &str| init.iter().any(|c| c["name"] == name && c["restartPolicy"] == "Always");
-    let total = list(&spec["containers"]).len() + init.iter().filter(|c| c["restartPolicy"] == "Always").count();
+    let sidecar =
+        |name: &str| init.iter().any(|c| c["name"] == name && c["restartPolicy"] == "Always");
+    let total = list(&spec["containers"]).len()
+        + init.iter().filter(|c| c["restartPolicy"] == "Always").count();
     let (mut ready, mut all, mut sidecars) = (0, Restarts::default(), Restarts::default());
     let mut initializing = false;
     for (i, s) in list(&status["initContainerStatuses"]).iter().enumerate() {
@@ -294,7 +316,12 @@ fn pod(o: &Value) -> PodSummary {
             reason = "Terminating".into();
         }
     }
-    PodSummary { status: reason, ready: format!("{ready}/{total}"), restarts: all.0, last_restart: all.1 }
+    PodSummary {
+        status: reason,
+        ready: format!("{ready}/{total}"),
+        restarts: all.0,
+        last_restart: all.1,
+    }
 }
 
 fn pod_restarts(o: &Value, now: Timestamp) -> Value {
@@ -362,7 +389,8 @@ fn service_external_ip(o: &Value, _: Timestamp) -> Value {
 
 fn service_ports(o: &Value, _: Timestamp) -> Value {
     let ports = list(&o["spec"]["ports"]).iter().map(|p| {
-        let (port, node, protocol) = (&p["port"], p["nodePort"].as_i64().unwrap_or(0), text(p, "protocol"));
+        let (port, node, protocol) =
+            (&p["port"], p["nodePort"].as_i64().unwrap_or(0), text(p, "protocol"));
         if node > 0 { format!("{port}:{node}/{protocol}") } else { format!("{port}/{protocol}") }
     });
     or(&ports.collect::<Vec<_>>().join(","), NONE).into()
@@ -380,7 +408,13 @@ fn endpoints(o: &Value, _: Timestamp) -> Value {
             all.extend(ips().map(str::to_owned));
         }
         for p in list(&s["ports"]) {
-            all.extend(ips().map(|ip| if ip.contains(':') { format!("[{ip}]:{}", p["port"]) } else { format!("{ip}:{}", p["port"]) }));
+            all.extend(ips().map(|ip| {
+                if ip.contains(':') {
+                    format!("[{ip}]:{}", p["port"])
+                } else {
+                    format!("{ip}:{}", p["port"])
+                }
+            }));
         }
     }
     first_three(all).into()
@@ -392,17 +426,25 @@ fn event_first_seen(o: &Value, now: Timestamp) -> String {
 }
 
 fn event_last_seen(o: &Value, now: Timestamp) -> Value {
-    let last = or(text(&o["series"], "lastObservedTime"), text2(o, "lastTimestamp", "deprecatedLastTimestamp"));
+    let last = or(
+        text(&o["series"], "lastObservedTime"),
+        text2(o, "lastTimestamp", "deprecatedLastTimestamp"),
+    );
     if last.is_empty() { event_first_seen(o, now).into() } else { age(last, now).into() }
 }
 
 fn event_count(o: &Value, _: Timestamp) -> Value {
     let count = |v: &Value| v.as_i64().filter(|n| *n > 0);
-    count(&o["series"]["count"]).or(count(&o["count"])).or(count(&o["deprecatedCount"])).unwrap_or(1).into()
+    count(&o["series"]["count"])
+        .or(count(&o["count"]))
+        .or(count(&o["deprecatedCount"]))
+        .unwrap_or(1)
+        .into()
 }
 
 fn event_object(o: &Value, _: Timestamp) -> Value {
-    let about = if o["involvedObject"].is_object() { &o["involvedObject"] } else { &o["regarding"] };
+    let about =
+        if o["involvedObject"].is_object() { &o["involvedObject"] } else { &o["regarding"] };
     let kind = text(about, "kind").to_lowercase();
     match text(about, "name") {
         "" => kind.into(),
@@ -412,7 +454,8 @@ fn event_object(o: &Value, _: Timestamp) -> Value {
 
 fn event_source(o: &Value, _: Timestamp) -> Value {
     let source = if o["source"].is_object() { &o["source"] } else { &o["deprecatedSource"] };
-    let component = or(text(source, "component"), text2(o, "reportingComponent", "reportingController"));
+    let component =
+        or(text(source, "component"), text2(o, "reportingComponent", "reportingController"));
     match or(text(source, "host"), text(o, "reportingInstance")) {
         "" => component.into(),
         host => format!("{component}, {host}").into(),
@@ -420,8 +463,12 @@ fn event_source(o: &Value, _: Timestamp) -> Value {
 }
 
 fn access_modes(modes: &Value) -> String {
-    const SHORT: [(&str, &str); 4] =
-        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    const SHORT: [(&str, &str); 4] = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
     let given = |long: &str| list(modes).iter().any(|m| m == long);
     SHORT.iter().filter(|(long, _)| given(long)).map(|(_, s)| *s).collect::<Vec<_>>().join(",")
 }
@@ -431,22 +478,31 @@ fn terminating_or_phase(o: &Value, _: Timestamp) -> Value {
 }
 
 fn storage_class(o: &Value, _: Timestamp) -> Value {
-    or(annotation(o, "volume.beta.kubernetes.io/storage-class"), text(&o["spec"], "storageClassName")).into()
+    or(
+        annotation(o, "volume.beta.kubernetes.io/storage-class"),
+        text(&o["spec"], "storageClassName"),
+    )
+    .into()
 }
 
 fn quota(o: &Value, limits: bool) -> String {
     let (hard, used) = (&o["status"]["hard"], &o["status"]["used"]);
-    let rows = hard.as_object().into_iter().flatten().filter(|(k, _)| k.starts_with("limits.") == limits);
-    rows.map(|(k, v)| format!("{k}: {}/{}", or(text(used, k), "0"), plain(v))).collect::<Vec<_>>().join(", ")
+    let rows =
+        hard.as_object().into_iter().flatten().filter(|(k, _)| k.starts_with("limits.") == limits);
+    rows.map(|(k, v)| format!("{k}: {}/{}", or(text(used, k), "0"), plain(v)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn controller_ref(o: &Value, _: Timestamp) -> Value {
-    let Some(r) = list(&o["metadata"]["ownerReferences"]).iter().find(|r| r["controller"] == true) else {
+    let Some(r) = list(&o["metadata"]["ownerReferences"]).iter().find(|r| r["controller"] == true)
+    else {
         return NONE.into();
     };
     let (group, _) = coracle_meta::gvk::split_api_version(text(r, "apiVersion"));
     let dot = if group.is_empty() { "" } else { "." };
-    format!("{}{dot}{}/{}", text(r, "kind").to_lowercase(), group.to_lowercase(), text(r, "name")).into()
+    format!("{}{dot}{}/{}", text(r, "kind").to_lowercase(), group.to_lowercase(), text(r, "name"))
+        .into()
 }
 
 fn job_status(o: &Value, _: Timestamp) -> Value {
@@ -478,7 +534,8 @@ fn job_duration(o: &Value, now: Timestamp) -> Value {
 
 fn ingress_hosts(o: &Value, _: Timestamp) -> Value {
     let rules = list(&o["spec"]["rules"]);
-    let hosts: Vec<&str> = rules.iter().map(|r| text(r, "host")).filter(|h| !h.is_empty()).collect();
+    let hosts: Vec<&str> =
+        rules.iter().map(|r| text(r, "host")).filter(|h| !h.is_empty()).collect();
     match hosts.len() {
         0 => "*".into(),
         n if n > 3 => format!("{} + {} more...", hosts[..3].join(","), rules.len() - 3).into(),
@@ -488,7 +545,11 @@ fn ingress_hosts(o: &Value, _: Timestamp) -> Value {
 
 fn with_default(o: &Value, keys: &[&str]) -> Value {
     let name = text(&o["metadata"], "name");
-    if keys.iter().any(|k| annotation(o, k) == "true") { format!("{name} (default)").into() } else { name.into() }
+    if keys.iter().any(|k| annotation(o, k) == "true") {
+        format!("{name} (default)").into()
+    } else {
+        name.into()
+    }
 }
 
 fn ip_address_parent(o: &Value, _: Timestamp) -> Value {
@@ -519,16 +580,24 @@ fn hpa_targets(o: &Value, _: Timestamp) -> Value {
             "ContainerResource" => "containerResource",
             _ => return "<unknown type>".to_owned(),
         };
-        let (target, current) = (&m[source]["target"], &o["status"]["currentMetrics"][i][source]["current"]);
-        let value = |v: &Value, absent: &str, unit: &str| if v.is_null() { absent.to_owned() } else { plain(v) + unit };
-        let pair = |f: &str| format!("{}/{}", value(&current[f], "<unknown>", ""), value(&target[f], "<auto>", ""));
+        let (target, current) =
+            (&m[source]["target"], &o["status"]["currentMetrics"][i][source]["current"]);
+        let value = |v: &Value, absent: &str, unit: &str| {
+            if v.is_null() { absent.to_owned() } else { plain(v) + unit }
+        };
+        let pair = |f: &str| {
+            format!("{}/{}", value(&current[f], "<unknown>", ""), value(&target[f], "<auto>", ""))
+        };
         match source {
             "resource" | "containerResource" if target["averageValue"].is_null() => {
                 let f = "averageUtilization";
-                let (c, t) = (value(&current[f], "<unknown>", "%"), value(&target[f], "<auto>", "%"));
+                let (c, t) =
+                    (value(&current[f], "<unknown>", "%"), value(&target[f], "<auto>", "%"));
                 format!("{}: {c}/{t}", text(&m[source], "name"))
             }
-            "resource" | "containerResource" => format!("{}: {}", text(&m[source], "name"), pair("averageValue")),
+            "resource" | "containerResource" => {
+                format!("{}: {}", text(&m[source], "name"), pair("averageValue"))
+            }
             "pods" => pair("averageValue"),
             _ if target["averageValue"].is_null() => pair("value"),
             _ => pair("averageValue") + " (avg)",
@@ -542,12 +611,23 @@ fn hpa_targets(o: &Value, _: Timestamp) -> Value {
 }
 
 fn subjects(o: &Value, kind: &str, name: impl Fn(&Value) -> String) -> String {
-    list(&o["subjects"]).iter().filter(|s| s["kind"] == kind).map(name).collect::<Vec<_>>().join(", ")
+    list(&o["subjects"])
+        .iter()
+        .filter(|s| s["kind"] == kind)
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn csr_condition(o: &Value, _: Timestamp) -> Value {
     let has = |t| condition(o, t).is_some();
-    let first = if has("Denied") { "Denied" } else if has("Approved") { "Approved" } else { "Pending" };
+    let first = if has("Denied") {
+        "Denied"
+    } else if has("Approved") {
+        "Approved"
+    } else {
+        "Pending"
+    };
     let failed = if has("Failed") { ",Failed" } else { "" };
     let issued = if text(&o["status"], "certificate").is_empty() { "" } else { ",Issued" };
     format!("{first}{failed}{issued}").into()
@@ -584,7 +664,8 @@ mod tests {
         let base = json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}, "status": {"phase": "Pending"}});
         assert_eq!(summary(&base), ("Pending".into(), "0/1".into()));
         let mut init = base.clone();
-        init["status"]["initContainerStatuses"] = json!([{"name": "i", "state": {"waiting": {"reason": "PodInitializing"}}}]);
+        init["status"]["initContainerStatuses"] =
+            json!([{"name": "i", "state": {"waiting": {"reason": "PodInitializing"}}}]);
         assert_eq!(summary(&init).0, "Init:0/1");
         let mut crash = base.clone();
         crash["status"] = json!({"phase": "Running", "containerStatuses": [{"name": "a", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]});

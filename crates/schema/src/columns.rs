@@ -114,12 +114,15 @@ pub fn built_in(group: &str, kind: &str) -> Vec<Column> {
         .take_while(|l| !l.starts_with('['))
         .filter(|l| !l.is_empty() && !l.starts_with('#'))
         .map(|line| {
-            let [name, kind, priority, expression] = line.splitn(4, " | ").collect::<Vec<_>>()[..] else {
+            let [name, kind, priority, expression] = line.splitn(4, " | ").collect::<Vec<_>>()[..]
+            else {
                 panic!("columns.txt: bad line {line:?}")
             };
             let mut c = Column::template(name, kind, priority.parse().unwrap_or(0), expression);
             if let Some(f) = expression.strip_prefix("fn:") {
-                c.cell = Cell::Function(cells::by_name(f).unwrap_or_else(|| panic!("columns.txt: no function {f}")));
+                c.cell = Cell::Function(
+                    cells::by_name(f).unwrap_or_else(|| panic!("columns.txt: no function {f}")),
+                );
             }
             c
         })
@@ -137,7 +140,11 @@ fn parse_template(text: &str) -> Vec<Part> {
         let inner = &rest[start + 1..end];
         let (expression, default) = inner.split_once('|').unwrap_or((inner, ""));
         let (function, path) = expression.split_once(' ').unwrap_or(("", expression));
-        parts.push(Part::Value { function: function.into(), path: path.into(), default: default.into() });
+        parts.push(Part::Value {
+            function: function.into(),
+            path: path.into(),
+            default: default.into(),
+        });
         rest = rest.get(end + 1..).unwrap_or_default();
     }
     if !rest.is_empty() {
@@ -150,11 +157,18 @@ fn template_cell(parts: &[Part], kind: &str, object: &Value, now: Timestamp) -> 
     // A lone number stays a number.
     if let [Part::Value { function, path, default }] = parts {
         match json::get(object, path) {
-            Some(v @ (Value::Number(_) | Value::Bool(_))) if function.is_empty() => return v.clone(),
+            Some(v @ (Value::Number(_) | Value::Bool(_))) if function.is_empty() => {
+                return v.clone();
+            }
             None if function.is_empty() && default == "0" => return 0.into(),
             None if function.is_empty() && kind == "integer" => return 0.into(),
             v if function == "len" => {
-                return v.map_or(0, |v| v.as_array().map_or_else(|| v.as_object().map_or(0, serde_json::Map::len), Vec::len)).into();
+                return v
+                    .map_or(0, |v| {
+                        v.as_array()
+                            .map_or_else(|| v.as_object().map_or(0, serde_json::Map::len), Vec::len)
+                    })
+                    .into();
             }
             _ => {}
         }
@@ -210,7 +224,10 @@ fn collect<'v>(object: &'v Value, path: &str) -> Vec<&'v Value> {
             found = found.into_iter().filter_map(Value::as_array).flatten().collect();
         }
     }
-    found.into_iter().flat_map(|v| v.as_array().map_or_else(|| vec![v], |a| a.iter().collect())).collect()
+    found
+        .into_iter()
+        .flat_map(|v| v.as_array().map_or_else(|| vec![v], |a| a.iter().collect()))
+        .collect()
 }
 
 pub(crate) fn plain(v: &Value) -> String {
@@ -239,7 +256,19 @@ mod tests {
                 "template": {"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "j"}]}}},
             "status": {"readyReplicas": 1}});
         let cells: Vec<Value> = k.columns.iter().map(|c| c.cell(&d, now)).collect();
-        assert_eq!(cells, [json!("web"), json!("1/3"), json!(0), json!(0), json!("10m"), json!("c,d"), json!("i,j"), json!("a=b")]);
+        assert_eq!(
+            cells,
+            [
+                json!("web"),
+                json!("1/3"),
+                json!(0),
+                json!(0),
+                json!("10m"),
+                json!("c,d"),
+                json!("i,j"),
+                json!("a=b")
+            ]
+        );
     }
 
     #[test]

@@ -26,9 +26,16 @@ pub fn kinds(crd: &Value) -> Result<Vec<Arc<Kind>>, Vec<FieldError>> {
     check_names(crd, &mut errors);
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     if versions.is_empty() {
-        errors.push(FieldError::required("spec.versions", "must have exactly one version marked as storage version"));
+        errors.push(FieldError::required(
+            "spec.versions",
+            "must have exactly one version marked as storage version",
+        ));
     } else if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
-        errors.push(FieldError::invalid("spec.versions", Value::Array(vec![]), "must have exactly one version marked as storage version"));
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            Value::Array(vec![]),
+            "must have exactly one version marked as storage version",
+        ));
     }
     let mut kinds = Vec::new();
     for (i, version) in versions.iter().enumerate() {
@@ -57,11 +64,19 @@ fn check_names(crd: &Value, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid("spec.group", group, e));
     }
     if !group.contains('.') {
-        errors.push(FieldError::invalid("spec.group", group, "should be a domain with at least one dot"));
+        errors.push(FieldError::invalid(
+            "spec.group",
+            group,
+            "should be a domain with at least one dot",
+        ));
     }
     let wanted = format!("{}.{group}", text(names, "plural"));
     if name != wanted {
-        errors.push(FieldError::invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group"));
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            name,
+            "must be spec.names.plural+\".\"+spec.group",
+        ));
     }
     for field in ["plural", "kind"] {
         if text(names, field).is_empty() {
@@ -72,7 +87,11 @@ fn check_names(crd: &Value, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid("spec.names.plural", text(names, "plural"), e));
     }
     if !["Namespaced", "Cluster"].contains(&text(spec, "scope")) {
-        errors.push(FieldError::not_supported("spec.scope", text(spec, "scope"), &["Cluster", "Namespaced"]));
+        errors.push(FieldError::not_supported(
+            "spec.scope",
+            text(spec, "scope"),
+            &["Cluster", "Namespaced"],
+        ));
     }
 }
 
@@ -84,7 +103,11 @@ fn version_kind(crd: &Value, version: &Value, path: &str, errors: &mut Vec<Field
     if !schema.is_object() {
         errors.push(FieldError::required(schema_path.clone(), "schemas are required"));
     } else if schema["type"] != "object" {
-        errors.push(FieldError::invalid(format!("{schema_path}.type"), schema["type"].clone(), "must be object at the root"));
+        errors.push(FieldError::invalid(
+            format!("{schema_path}.type"),
+            schema["type"].clone(),
+            "must be object at the root",
+        ));
     }
     let mut builder = Builder { arena: &mut arena, errors, depth: 0 };
     let root = builder.slot(schema, &schema_path);
@@ -96,7 +119,8 @@ fn version_kind(crd: &Value, version: &Value, path: &str, errors: &mut Vec<Field
     };
     let columns = columns(version, path, errors);
     let warning = (version["deprecated"] == true).then(|| {
-        let fallback = format!("{}/{} {kind} is deprecated", text(spec, "group"), text(version, "name"));
+        let fallback =
+            format!("{}/{} {kind} is deprecated", text(spec, "group"), text(version, "name"));
         version["deprecationWarning"].as_str().map_or(fallback, str::to_owned)
     });
     Kind {
@@ -151,7 +175,8 @@ fn subresources(version: &Value) -> Vec<Subresource> {
 
 fn scale(version: &Value) -> Option<ScalePaths> {
     let s = version["subresources"]["scale"].as_object()?;
-    let path = |f: &str| s.get(f).and_then(Value::as_str).map(|p| p.trim_start_matches('.').to_owned());
+    let path =
+        |f: &str| s.get(f).and_then(Value::as_str).map(|p| p.trim_start_matches('.').to_owned());
     Some(ScalePaths {
         spec_replicas: path("specReplicasPath")?,
         status_replicas: path("statusReplicasPath")?,
@@ -207,7 +232,9 @@ impl Builder<'_> {
         slot.description = text(s, "description").into();
         slot.list = match text(s, "x-kubernetes-list-type") {
             "set" => ListType::Set,
-            "map" => ListType::Map(texts(&s["x-kubernetes-list-map-keys"]).into_iter().map(Into::into).collect()),
+            "map" => ListType::Map(
+                texts(&s["x-kubernetes-list-map-keys"]).into_iter().map(Into::into).collect(),
+            ),
             _ => ListType::Atomic,
         };
         slot.limits = self.limits(s, path, false).map(Box::new);
@@ -229,14 +256,18 @@ impl Builder<'_> {
             ("boolean", _) => Type::Bool,
             ("array", _) => {
                 if !s["items"].is_object() {
-                    self.errors.push(FieldError::required(format!("{path}.items"), "must be specified"));
+                    self.errors
+                        .push(FieldError::required(format!("{path}.items"), "must be specified"));
                 }
                 Type::List(Box::new(self.slot(&s["items"], &format!("{path}.items"))))
             }
             ("object", _) => self.object(s, path, preserve),
             ("", _) if preserve => Type::Any,
             ("", _) => {
-                self.errors.push(FieldError::required(format!("{path}.type"), "must not be empty for specified object fields"));
+                self.errors.push(FieldError::required(
+                    format!("{path}.type"),
+                    "must not be empty for specified object fields",
+                ));
                 Type::Any
             }
             (other, _) => {
@@ -251,7 +282,9 @@ impl Builder<'_> {
         let properties = s["properties"].as_object();
         let additional = &s["additionalProperties"];
         if properties.is_none_or(Map::is_empty) && additional.is_object() {
-            return Type::Map(Box::new(self.slot(additional, &format!("{path}.additionalProperties"))));
+            return Type::Map(Box::new(
+                self.slot(additional, &format!("{path}.additionalProperties")),
+            ));
         }
         let mut def = Def {
             atomic: s["x-kubernetes-map-type"] == "atomic",
@@ -260,7 +293,8 @@ impl Builder<'_> {
             ..Def::default()
         };
         if additional.is_object() {
-            def.additional = Some(Box::new(self.slot(additional, &format!("{path}.additionalProperties"))));
+            def.additional =
+                Some(Box::new(self.slot(additional, &format!("{path}.additionalProperties"))));
         }
         let required = texts(&s["required"]);
         for (name, p) in properties.into_iter().flatten() {
@@ -318,7 +352,9 @@ impl Builder<'_> {
                 )),
             }
         }
-        for (field, list) in [("allOf", &mut l.all_of), ("anyOf", &mut l.any_of), ("oneOf", &mut l.one_of)] {
+        for (field, list) in
+            [("allOf", &mut l.all_of), ("anyOf", &mut l.any_of), ("oneOf", &mut l.one_of)]
+        {
             for (i, inner) in s[field].as_array().into_iter().flatten().enumerate() {
                 list.push(self.nested(inner, &format!("{path}.{field}[{i}]")));
             }
@@ -380,19 +416,30 @@ mod tests {
         defaults::apply(&k.arena, &k.root, &mut v);
         assert_eq!(v["spec"]["size"], 3);
         assert_eq!(v["spec"]["free"], json!({"any": 1}));
-        let errors: Vec<String> = validate::validate(&k.arena, &k.root, &v, "").iter().map(ToString::to_string).collect();
-        assert_eq!(errors, [
-            "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
-            "spec.name: Invalid value: \"X\": spec.name in body should match '^[a-z]+$'",
-        ]);
+        let errors: Vec<String> =
+            validate::validate(&k.arena, &k.root, &v, "").iter().map(ToString::to_string).collect();
+        assert_eq!(
+            errors,
+            [
+                "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
+                "spec.name: Invalid value: \"X\": spec.name in body should match '^[a-z]+$'",
+            ]
+        );
     }
 
     #[test]
     fn faults_name_their_field() {
         let mut crd = widget();
-        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["bad"] = json!({"type": "text"});
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            ["bad"] = json!({"type": "text"});
         crd["metadata"]["name"] = json!("wrong");
         let paths: Vec<String> = kinds(&crd).unwrap_err().into_iter().map(|e| e.path).collect();
-        assert_eq!(paths, ["metadata.name", "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[bad].type"]);
+        assert_eq!(
+            paths,
+            [
+                "metadata.name",
+                "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[bad].type"
+            ]
+        );
     }
 }

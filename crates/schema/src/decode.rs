@@ -85,7 +85,8 @@ impl Walk<'_> {
             (Type::Any, _) | (Type::Bool, Value::Bool(_)) => {}
             (Type::String, Value::String(_)) => {}
             (Type::Number, Value::Number(_)) => {}
-            (Type::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
+            (Type::Int32, Value::Number(n))
+                if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
             (Type::Int64, Value::Number(n)) if n.is_i64() => {}
             (Type::Int32 | Type::Int64, Value::Number(n)) => {
                 // 5.0 is an integer in JSON's eyes and in upstream's.
@@ -93,7 +94,8 @@ impl Walk<'_> {
                     Some(f) if matches!(slot.ty, Type::Int64) || f.abs() <= f64::from(i32::MAX) => {
                         *v = Value::from(f as i64);
                     }
-                    _ => self.wrong(if matches!(slot.ty, Type::Int32) { "int32" } else { "int64" }, v),
+                    _ => self
+                        .wrong(if matches!(slot.ty, Type::Int32) { "int32" } else { "int64" }, v),
                 }
             }
             (Type::IntOrString, Value::String(_)) => {}
@@ -105,7 +107,9 @@ impl Walk<'_> {
                     Some(t) if matches!(slot.ty, Type::Time) => *v = time::rfc3339(t).into(),
                     Some(t) => *v = time::rfc3339_micro(t).into(),
                     None => {
-                        let text = format!("parsing time {s:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {s:?} as \"2006\"");
+                        let text = format!(
+                            "parsing time {s:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {s:?} as \"2006\""
+                        );
                         self.wrong_because("time", v, Some(text));
                     }
                 }
@@ -130,7 +134,9 @@ impl Walk<'_> {
                     self.within(k, None, |w| w.slot(value, v, false));
                 }
             }
-            (Type::Object(id), Value::Object(map)) => self.object(self.arena.def(*id), map, type_meta),
+            (Type::Object(id), Value::Object(map)) => {
+                self.object(self.arena.def(*id), map, type_meta)
+            }
             (_, Value::Null) if slot.nullable => {}
             (ty, _) => self.wrong(go_name(ty), v),
         }
@@ -151,7 +157,8 @@ impl Walk<'_> {
         let mut dropped = Vec::new();
         for (key, v) in map.iter_mut() {
             let known = def.fields.get(key.as_str()).or(def.additional.as_deref());
-            let meta = (type_meta || def.embedded) && matches!(key.as_str(), "apiVersion" | "kind" | "metadata");
+            let meta = (type_meta || def.embedded)
+                && matches!(key.as_str(), "apiVersion" | "kind" | "metadata");
             match known {
                 Some(slot) if v.is_null() && !slot.nullable && !matches!(slot.ty, Type::Any) => {
                     dropped.push(key.clone());
@@ -229,22 +236,32 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_named_and_dropped() {
-        let (v, r) = run("pods", json!({"spec": {"containers": [{"name": "a", "imagee": "b"}], "x": null}}));
+        let (v, r) =
+            run("pods", json!({"spec": {"containers": [{"name": "a", "imagee": "b"}], "x": null}}));
         assert_eq!(r.unknown, ["spec.containers[0].imagee", "spec.x"]);
         assert_eq!(v, json!({"spec": {"containers": [{"name": "a"}]}}));
     }
 
     #[test]
     fn wrong_types_name_the_field() {
-        let (_, r) = run("deployments", json!({"spec": {"replicas": "two", "template": {"spec": {"containers": {}}}}}));
+        let (_, r) = run(
+            "deployments",
+            json!({"spec": {"replicas": "two", "template": {"spec": {"containers": {}}}}}),
+        );
         let texts: Vec<_> = r.errors.iter().map(|e| super::go_message("Deployment", e)).collect();
-        assert_eq!(texts[0], "json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32");
+        assert_eq!(
+            texts[0],
+            "json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32"
+        );
         assert!(texts[1].contains("spec.template.spec.containers of type array"), "{texts:?}");
     }
 
     #[test]
     fn quantities_become_canonical() {
-        let (v, r) = run("pods", json!({"spec": {"containers": [{"resources": {"requests": {"cpu": 0.5, "memory": "1.5Gi"}}}]}}));
+        let (v, r) = run(
+            "pods",
+            json!({"spec": {"containers": [{"resources": {"requests": {"cpu": 0.5, "memory": "1.5Gi"}}}]}}),
+        );
         assert!(r.errors.is_empty());
         let requests = &v["spec"]["containers"][0]["resources"]["requests"];
         assert_eq!(requests, &json!({"cpu": "500m", "memory": "1536Mi"}));

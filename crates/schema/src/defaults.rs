@@ -125,7 +125,8 @@ pub(crate) fn attach(arena: &mut Arena, table: &str) {
     for line in table.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty()) {
         let bad = || panic!("defaults.txt: bad line {line:?}");
         let mut words = line.splitn(3, ' ');
-        let (Some(def), Some(field), Some(rest)) = (words.next(), words.next(), words.next()) else {
+        let (Some(def), Some(field), Some(rest)) = (words.next(), words.next(), words.next())
+        else {
             bad()
         };
         // A definition that only other minors have.
@@ -151,7 +152,8 @@ pub(crate) fn attach(arena: &mut Arena, table: &str) {
 }
 
 fn condition(text: &str) -> Condition {
-    let value = |v: &str| serde_json::from_str(v).unwrap_or_else(|_| panic!("defaults.txt: {text:?}"));
+    let value =
+        |v: &str| serde_json::from_str(v).unwrap_or_else(|_| panic!("defaults.txt: {text:?}"));
     if let Some(path) = text.strip_prefix("absent ") {
         Condition::Absent(path.into())
     } else if let Some(path) = text.strip_prefix("present ") {
@@ -178,13 +180,19 @@ mod tests {
             "volumes": [{"name": "v"}, {"name": "s", "secret": {}}]}}}});
         super::apply(&k.arena, &k.root, &mut v);
         let spec = &v["spec"];
-        assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
+        assert_eq!(
+            spec["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+        );
         let pod = &spec["template"]["spec"];
         assert_eq!(pod["restartPolicy"], "Always");
         assert_eq!(pod["containers"][0]["ports"][0]["protocol"], "TCP");
         assert_eq!(pod["containers"][0]["livenessProbe"]["failureThreshold"], 3);
         assert_eq!(pod["containers"][0]["livenessProbe"]["httpGet"]["scheme"], "HTTP");
-        assert_eq!(pod["volumes"], json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}]));
+        assert_eq!(
+            pod["volumes"],
+            json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}])
+        );
         let once = v.clone();
         super::apply(&k.arena, &k.root, &mut v);
         assert_eq!(once, v, "defaulting is idempotent");

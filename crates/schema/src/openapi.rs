@@ -91,7 +91,8 @@ impl Renderer<'_> {
         if kind.custom {
             properties["apiVersion"] = json!({"type": "string", "description": "Version of the schema that this object follows."});
             properties["kind"] = json!({"type": "string", "description": "Kind of this object."});
-            properties["metadata"] = json!({"type": "object", "description": "Standard object metadata."});
+            properties["metadata"] =
+                json!({"type": "object", "description": "Standard object metadata."});
             if !kind.root.description.is_empty() {
                 v["description"] = json!(kind.root.description);
             }
@@ -116,7 +117,8 @@ impl Renderer<'_> {
         for (name, slot) in &def.fields {
             properties.insert(name.to_string(), self.slot(slot));
         }
-        let required: Vec<&str> = def.fields.iter().filter(|(_, s)| s.required).map(|(n, _)| &**n).collect();
+        let required: Vec<&str> =
+            def.fields.iter().filter(|(_, s)| s.required).map(|(n, _)| &**n).collect();
         if !required.is_empty() {
             v["required"] = json!(required);
         }
@@ -156,10 +158,11 @@ impl Renderer<'_> {
                 }
             }
         }
-        let strategies: Vec<&str> = [(slot.patch.merge, "merge"), (slot.patch.retain_keys, "retainKeys")]
-            .iter()
-            .filter_map(|(on, name)| on.then_some(*name))
-            .collect();
+        let strategies: Vec<&str> =
+            [(slot.patch.merge, "merge"), (slot.patch.retain_keys, "retainKeys")]
+                .iter()
+                .filter_map(|(on, name)| on.then_some(*name))
+                .collect();
         if !strategies.is_empty() {
             v["x-kubernetes-patch-strategy"] = json!(strategies.join(","));
         }
@@ -179,7 +182,9 @@ impl Renderer<'_> {
             Type::Bytes => json!({"type": "string", "format": "byte"}),
             Type::Time | Type::MicroTime => json!({"type": "string", "format": "date-time"}),
             Type::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-            Type::IntOrString => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true}),
+            Type::IntOrString => {
+                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true})
+            }
             Type::Any => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
             Type::List(item) => json!({"type": "array", "items": self.slot(item)}),
             Type::Map(item) => json!({"type": "object", "additionalProperties": self.slot(item)}),
@@ -224,20 +229,36 @@ fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, component: &str) {
     let mut item = json!({"parameters": item_parameters});
     let mut list = json!({"parameters": scope});
     if has("list") {
-        let parameters = ["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"].map(query);
+        let parameters =
+            ["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"]
+                .map(query);
         list["get"] = operation("list", json!(parameters));
     }
     if has("create") {
         list["post"] = operation("post", write());
     }
     if has("deletecollection") {
-        list["delete"] = operation("deletecollection", json!([query("dryRun"), query("labelSelector")]));
+        list["delete"] =
+            operation("deletecollection", json!([query("dryRun"), query("labelSelector")]));
     }
     for (verb, method, parameters) in [
         ("get", "get", json!([])),
         ("update", "put", write()),
-        ("patch", "patch", json!([query("dryRun"), query("fieldManager"), query("fieldValidation"), query("force")])),
-        ("delete", "delete", json!([query("dryRun"), query("gracePeriodSeconds"), query("propagationPolicy")])),
+        (
+            "patch",
+            "patch",
+            json!([
+                query("dryRun"),
+                query("fieldManager"),
+                query("fieldValidation"),
+                query("force")
+            ]),
+        ),
+        (
+            "delete",
+            "delete",
+            json!([query("dryRun"), query("gracePeriodSeconds"), query("propagationPolicy")]),
+        ),
     ] {
         if has(verb) {
             item[method] = operation(method, parameters);

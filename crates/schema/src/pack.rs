@@ -1,7 +1,7 @@
 //! Reads the schema pack of built-in kinds and the tables of ours beside it.
 //!
-//! `pack/kubernetes.txt` is made by `cargo xtask schemas`; `pack/defaults.txt`, `pack/kinds.txt`
-//! and `pack/columns.txt` hold what the sources of the pack lack, written by hand. A line's form is
+//! `pack/kubernetes.txt` is made by `cargo xtask schemas`; `pack/defaults.txt`, `pack/enums.txt`,
+//! `pack/kinds.txt` and `pack/columns.txt` hold what the sources of the pack lack, written by hand. A line's form is
 //! described at the head of its file. A malformed line is a mistake of this crate, found by its
 //! tests, so it panics.
 
@@ -19,6 +19,7 @@ use std::{
 
 const STRUCTURE: &str = include_str!("../pack/kubernetes.txt");
 const DEFAULTS: &str = include_str!("../pack/defaults.txt");
+const ENUMS: &str = include_str!("../pack/enums.txt");
 const KINDS: &str = include_str!("../pack/kinds.txt");
 
 /// Everything about the built-in kinds of a minor.
@@ -48,7 +49,9 @@ fn read(minor: Minor) -> Pack {
         }
     }
     for block in &blocks {
-        let Some(id) = block.head.strip_prefix("def ").and_then(|n| arena.find(n)) else { continue };
+        let Some(id) = block.head.strip_prefix("def ").and_then(|n| arena.find(n)) else {
+            continue;
+        };
         let mut def = Def::default();
         for line in &block.lines {
             if *line == ".atomic" {
@@ -61,11 +64,21 @@ fn read(minor: Minor) -> Pack {
         arena.defs[id.0 as usize] = def;
     }
     defaults::attach(&mut arena, DEFAULTS);
+    for line in ENUMS.lines().filter(|l| !l.starts_with('#')) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let Some(id) = arena.find(words[0]) else { continue };
+        if let Some(slot) = words.get(1).and_then(|f| arena.defs[id.0 as usize].fields.get_mut(*f))
+        {
+            slot.allowed = words[2..].iter().map(|v| (*v).into()).collect();
+        }
+    }
     let arena = Arc::new(arena);
     let traits = traits();
     let kinds = blocks
         .iter()
-        .filter_map(|b| Some(Arc::new(kind(&arena, b.head.strip_prefix("resource ")?, &b.lines, &traits))))
+        .filter_map(|b| {
+            Some(Arc::new(kind(&arena, b.head.strip_prefix("resource ")?, &b.lines, &traits)))
+        })
         .collect();
     Pack { minor, arena, kinds }
 }
@@ -283,7 +296,9 @@ fn title(s: &str) -> String {
     let mut c = s.chars();
     match s {
         "portforward" => "PortForward".into(),
-        _ => c.next().map(|f| f.to_uppercase().collect::<String>() + c.as_str()).unwrap_or_default(),
+        _ => {
+            c.next().map(|f| f.to_uppercase().collect::<String>() + c.as_str()).unwrap_or_default()
+        }
     }
 }
 
@@ -304,6 +319,18 @@ mod tests {
             of(Minor::ALL[minor]).kinds.iter().any(|k| k.plural == plural)
         };
         assert!(!has(0, "mutatingadmissionpolicies") && has(3, "mutatingadmissionpolicies"));
+    }
+
+    #[test]
+    fn every_line_of_enums_txt_names_a_field() {
+        let arena = &of(Minor::LATEST).arena;
+        for line in ENUMS.lines().filter(|l| !l.starts_with('#')) {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(
+                arena.def(arena.find(words[0]).unwrap()).fields.contains_key(words[1]),
+                "{line}"
+            );
+        }
     }
 
     #[test]

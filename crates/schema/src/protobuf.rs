@@ -153,7 +153,14 @@ fn message(arena: &Arena, ty: &Type, raw: &[u8], depth: usize) -> Result<Value, 
     Ok(Value::Object(map))
 }
 
-fn object(arena: &Arena, id: crate::DefId, raw: &[u8], prefix: &[u32], map: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+fn object(
+    arena: &Arena,
+    id: crate::DefId,
+    raw: &[u8],
+    prefix: &[u32],
+    map: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     let def = arena.def(id);
     for field in Fields(raw) {
         let (number, wire) = field?;
@@ -162,7 +169,9 @@ fn object(arena: &Arena, id: crate::DefId, raw: &[u8], prefix: &[u32], map: &mut
             put(arena, name, slot, wire, map, depth)?;
         } else if let Wire::Bytes(inner) = wire {
             // An embedded struct: its fields are fields of this object.
-            if path.len() < 4 && def.fields.values().any(|s| s.tag.len() > path.len() && s.tag.starts_with(&path)) {
+            if path.len() < 4
+                && def.fields.values().any(|s| s.tag.len() > path.len() && s.tag.starts_with(&path))
+            {
                 object(arena, id, inner, &path, map, depth)?;
             }
         }
@@ -170,7 +179,14 @@ fn object(arena: &Arena, id: crate::DefId, raw: &[u8], prefix: &[u32], map: &mut
     Ok(())
 }
 
-fn put(arena: &Arena, name: &str, slot: &Slot, wire: Wire<'_>, map: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+fn put(
+    arena: &Arena,
+    name: &str,
+    slot: &Slot,
+    wire: Wire<'_>,
+    map: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     match &slot.ty {
         Type::List(item) => {
             let list = map.entry(name).or_insert_with(|| json!([]));
@@ -208,7 +224,12 @@ fn put(arena: &Arena, name: &str, slot: &Slot, wire: Wire<'_>, map: &mut Map<Str
     Ok(())
 }
 
-fn map_value(arena: &Arena, item: &Slot, wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufError> {
+fn map_value(
+    arena: &Arena,
+    item: &Slot,
+    wire: Wire<'_>,
+    depth: usize,
+) -> Result<Value, ProtobufError> {
     match (&item.ty, wire) {
         // A map of lists holds messages with one repeated field.
         (Type::List(inner), Wire::Bytes(b)) => {
@@ -230,7 +251,9 @@ fn value(arena: &Arena, ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value
         (Type::Quantity, Wire::Bytes(b)) => json!(text(first(b)?.unwrap_or_default())?),
         (Type::Time | Type::MicroTime, Wire::Bytes(b)) => timestamp(ty, b)?,
         (Type::IntOrString, Wire::Bytes(b)) => int_or_string(b)?,
-        (Type::Any, Wire::Bytes(b)) => serde_json::from_slice(first(b)?.unwrap_or_default()).unwrap_or(Value::Null),
+        (Type::Any, Wire::Bytes(b)) => {
+            serde_json::from_slice(first(b)?.unwrap_or_default()).unwrap_or(Value::Null)
+        }
         (Type::Object(_), Wire::Bytes(b)) => message(arena, ty, b, depth + 1)?,
         _ => return Err(ProtobufError::Malformed),
     })
@@ -265,7 +288,9 @@ fn timestamp(ty: &Type, b: &[u8]) -> Result<Value, ProtobufError> {
     for f in Fields(b) {
         match f? {
             (1, Wire::Varint(n)) => seconds = n as i64,
-            (2, Wire::Varint(n)) => nanos = i32::try_from(n).map_err(|_| ProtobufError::Malformed)?,
+            (2, Wire::Varint(n)) => {
+                nanos = i32::try_from(n).map_err(|_| ProtobufError::Malformed)?
+            }
             _ => {}
         }
     }
@@ -290,12 +315,16 @@ mod tests {
 
     #[test]
     fn reads_a_service_account() {
-        let raw = field(1, &[field(1, b"a"), field(11, &[field(1, b"k"), field(2, b"v")].concat())].concat());
+        let raw = field(
+            1,
+            &[field(1, b"a"), field(11, &[field(1, b"k"), field(2, b"v")].concat())].concat(),
+        );
         let meta = [field(1, b"v1"), field(2, b"ServiceAccount")].concat();
         let bytes = [MAGIC.to_vec(), field(1, &meta), field(2, &raw)].concat();
         let e = envelope(&bytes).unwrap();
         assert_eq!((e.api_version.as_str(), e.kind.as_str()), ("v1", "ServiceAccount"));
-        let k = pack::of(Minor::LATEST).kinds.iter().find(|k| k.plural == "serviceaccounts").unwrap();
+        let k =
+            pack::of(Minor::LATEST).kinds.iter().find(|k| k.plural == "serviceaccounts").unwrap();
         let v = decode(&k.arena, &k.root, e.raw).unwrap();
         assert_eq!(v, json!({"metadata": {"name": "a", "labels": {"k": "v"}}}));
     }
@@ -304,18 +333,27 @@ mod tests {
     /// save for the fields that the table has no numbers for.
     #[test]
     fn reads_what_upstream_wrote() {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/api-roundtrip/v1.34");
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../../shared/data/api-roundtrip/v1.34");
         let Ok(entries) = std::fs::read_dir(&dir) else {
             println!("skipped: {} is not there", dir.display());
             return;
         };
         let kinds = &pack::of(Minor::ALL[0]).kinds;
         let mut checked = 0;
-        for path in entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "pb")) {
+        for path in
+            entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "pb"))
+        {
             let bytes = std::fs::read(&path).unwrap();
             let e = envelope(&bytes).unwrap();
-            let Some(k) = kinds.iter().find(|k| k.api_version() == e.api_version && k.kind == e.kind) else { continue };
-            let mut want: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+            let Some(k) =
+                kinds.iter().find(|k| k.api_version() == e.api_version && k.kind == e.kind)
+            else {
+                continue;
+            };
+            let mut want: Value =
+                serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap())
+                    .unwrap();
             let mut got = decode(&k.arena, &k.root, e.raw).unwrap();
             for v in [&mut want, &mut got] {
                 crate::decode::decode(&k.arena, &k.root, v, true);
@@ -325,17 +363,24 @@ mod tests {
                 assert_eq!(have, wanted, "{} {path}", e.kind);
             }
             let (n, all) = (leaves(&got).len(), leaves(&want).len());
-assert!(n * 100 >= all * 90, "{}: only {n} of {all} fields", e.kind);
+            assert!(n * 100 >= all * 90, "{}: only {n} of {all} fields", e.kind);
             checked += 1;
         }
         assert!(checked > 40, "{checked}");
     }
 
     fn leaves(v: &Value) -> Vec<(String, &Value)> {
-        let join = |k: &str, v| leaves(v).into_iter().map(|(p, x)| (format!("/{}{p}", k.replace('~', "~0").replace('/', "~1")), x)).collect::<Vec<_>>();
+        let join = |k: &str, v| {
+            leaves(v)
+                .into_iter()
+                .map(|(p, x)| (format!("/{}{p}", k.replace('~', "~0").replace('/', "~1")), x))
+                .collect::<Vec<_>>()
+        };
         match v {
             Value::Object(m) if !m.is_empty() => m.iter().flat_map(|(k, v)| join(k, v)).collect(),
-            Value::Array(a) if !a.is_empty() => a.iter().enumerate().flat_map(|(i, v)| join(&i.to_string(), v)).collect(),
+            Value::Array(a) if !a.is_empty() => {
+                a.iter().enumerate().flat_map(|(i, v)| join(&i.to_string(), v)).collect()
+            }
             Value::Object(_) | Value::Array(_) => vec![],
             Value::String(s) if s.is_empty() => vec![],
             v if *v == json!(0) || *v == json!(false) => vec![],

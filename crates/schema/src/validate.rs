@@ -53,7 +53,9 @@ fn check(arena: &Arena, slot: &Slot, v: &Value, path: &str, errors: &mut Vec<Fie
             for (name, slot) in &def.fields {
                 match map.get(&**name) {
                     Some(v) => check(arena, slot, v, &join(path, name), errors),
-                    None if slot.required => errors.push(FieldError::required(join(path, name), "")),
+                    None if slot.required => {
+                        errors.push(FieldError::required(join(path, name), ""))
+                    }
                     None => {}
                 }
             }
@@ -74,7 +76,9 @@ fn unique(list: &ListType, items: &[Value], path: &str, errors: &mut Vec<FieldEr
             ListType::Atomic => return,
             ListType::Set => v.clone(),
             ListType::Map(keys) => {
-                let pairs = keys.iter().map(|k| (k.to_string(), v.get(&**k).cloned().unwrap_or(Value::Null)));
+                let pairs = keys
+                    .iter()
+                    .map(|k| (k.to_string(), v.get(&**k).cloned().unwrap_or(Value::Null)));
                 Value::Object(pairs.filter(|(_, v)| !v.is_null()).collect::<Map<_, _>>())
             }
         };
@@ -86,7 +90,8 @@ fn unique(list: &ListType, items: &[Value], path: &str, errors: &mut Vec<FieldEr
 
 /// Checks the limits of OpenAPI v3 that hold at a value.
 fn check_limits(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let invalid = |detail: String| FieldError::invalid(path, v.clone(), format!("{path} in body {detail}"));
+    let invalid =
+        |detail: String| FieldError::invalid(path, v.clone(), format!("{path} in body {detail}"));
     if let Some(n) = v.as_f64() {
         let number = |b: f64| if b.fract() == 0.0 { format!("{b:.0}") } else { b.to_string() };
         if let Some(min) = l.minimum {
@@ -110,10 +115,16 @@ fn check_limits(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut V
     if let Some(s) = v.as_str() {
         let length = s.chars().count() as u64;
         if l.min_length.is_some_and(|m| length < m) {
-            errors.push(invalid(format!("should be at least {} chars long", l.min_length.unwrap_or(0))));
+            errors.push(invalid(format!(
+                "should be at least {} chars long",
+                l.min_length.unwrap_or(0)
+            )));
         }
         if let Some(max) = l.max_length.filter(|m| length > *m) {
-            errors.push(FieldError { kind: FieldErrorKind::TooLong, ..invalid(String::new()) }.with_detail(format!("may not be more than {max} bytes")));
+            errors.push(
+                FieldError { kind: FieldErrorKind::TooLong, ..invalid(String::new()) }
+                    .with_detail(format!("may not be more than {max} bytes")),
+            );
         }
         if let Some(p) = l.pattern.as_ref().filter(|p| !p.is_match(s)) {
             errors.push(invalid(format!("should match '{p}'")));
@@ -125,10 +136,18 @@ fn check_limits(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut V
     if let Some(items) = v.as_array() {
         let count = items.len() as u64;
         if l.min_items.is_some_and(|m| count < m) {
-            errors.push(invalid(format!("should have at least {} items", l.min_items.unwrap_or(0))));
+            errors
+                .push(invalid(format!("should have at least {} items", l.min_items.unwrap_or(0))));
         }
         if let Some(max) = l.max_items.filter(|m| count > *m) {
-            errors.push(FieldError { kind: FieldErrorKind::TooMany, value: Some(count.into()), ..invalid(String::new()) }.with_detail(format!("must have at most {max} items")));
+            errors.push(
+                FieldError {
+                    kind: FieldErrorKind::TooMany,
+                    value: Some(count.into()),
+                    ..invalid(String::new())
+                }
+                .with_detail(format!("must have at most {max} items")),
+            );
         }
         if l.unique_items {
             unique(&ListType::Set, items, path, errors);
@@ -137,10 +156,16 @@ fn check_limits(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut V
     if let Some(map) = v.as_object() {
         let count = map.len() as u64;
         if l.min_properties.is_some_and(|m| count < m) {
-            errors.push(invalid(format!("should have at least {} properties", l.min_properties.unwrap_or(0))));
+            errors.push(invalid(format!(
+                "should have at least {} properties",
+                l.min_properties.unwrap_or(0)
+            )));
         }
         if l.max_properties.is_some_and(|m| count > m) {
-            errors.push(invalid(format!("should have at most {} properties", l.max_properties.unwrap_or(0))));
+            errors.push(invalid(format!(
+                "should have at most {} properties",
+                l.max_properties.unwrap_or(0)
+            )));
         }
         for name in l.required_fields.iter().filter(|n| !map.contains_key(&***n)) {
             errors.push(FieldError::required(join(path, name), ""));
@@ -160,7 +185,8 @@ fn check_junctors(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut
         check(arena, s, v, path, &mut e);
         e.is_empty()
     };
-    let invalid = |detail: &str| FieldError::invalid(path, v.clone(), format!("{path} in body {detail}"));
+    let invalid =
+        |detail: &str| FieldError::invalid(path, v.clone(), format!("{path} in body {detail}"));
     for s in &l.all_of {
         check(arena, s, v, path, errors);
     }

@@ -7,7 +7,10 @@ use coracle_store::Key;
 use http::{HeaderMap, Request, header::AUTHORIZATION};
 use ring::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey},
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        UnparsedPublicKey,
+    },
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -37,12 +40,19 @@ impl Identity {
     /// A service account.
     pub fn service_account(namespace: &str, name: &str) -> Self {
         let group = format!("system:serviceaccounts:{namespace}");
-        Self::user(format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &group])
+        Self::user(
+            format!("system:serviceaccount:{namespace}:{name}"),
+            &["system:serviceaccounts", &group],
+        )
     }
 
     /// Nobody known.
     pub fn anonymous() -> Self {
-        Self { user: "system:anonymous".into(), uid: String::new(), groups: vec!["system:unauthenticated".into()] }
+        Self {
+            user: "system:anonymous".into(),
+            uid: String::new(),
+            groups: vec!["system:unauthenticated".into()],
+        }
     }
 
     /// The subject of a client certificate that TLS has verified: common name and organizations.
@@ -50,7 +60,8 @@ impl Identity {
         let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
         let subject = cert.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?;
-        let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
+        let groups: Vec<&str> =
+            subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
         Some(Self::user(name, &groups))
     }
 
@@ -122,19 +133,25 @@ impl TokenKey {
     /// # Errors
     /// When signing fails.
     pub fn sign(&self, c: &TokenClaims) -> Result<String, Status> {
-        let mut kubernetes = json!({"namespace": c.namespace, "serviceaccount": {"name": c.name, "uid": c.uid}});
+        let mut kubernetes =
+            json!({"namespace": c.namespace, "serviceaccount": {"name": c.name, "uid": c.uid}});
         if let Some((kind, name, uid)) = &c.bound {
             kubernetes[kind.to_lowercase()] = json!({"name": name, "uid": uid});
         }
-        let audiences = if c.audiences.is_empty() { vec![ISSUER.to_owned()] } else { c.audiences.clone() };
+        let audiences =
+            if c.audiences.is_empty() { vec![ISSUER.to_owned()] } else { c.audiences.clone() };
         let claims = json!({
             "iss": ISSUER, "sub": format!("system:serviceaccount:{}:{}", c.namespace, c.name), "aud": audiences,
             "iat": c.issued, "nbf": c.issued, "exp": c.expires, "jti": uuid::Uuid::new_v4().to_string(),
             "kubernetes.io": kubernetes,
         });
         let encode = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
-        let text = format!("{}.{}", encode(&json!({"alg": "ES256", "typ": "JWT"})), encode(&claims));
-        let signature = self.pair.sign(&self.random, text.as_bytes()).map_err(|_| Status::internal("cannot sign a token"))?;
+        let text =
+            format!("{}.{}", encode(&json!({"alg": "ES256", "typ": "JWT"})), encode(&claims));
+        let signature = self
+            .pair
+            .sign(&self.random, text.as_bytes())
+            .map_err(|_| Status::internal("cannot sign a token"))?;
         Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
@@ -158,12 +175,19 @@ pub(crate) fn of_token(server: &Server, token: &str, audience: &str) -> Option<I
     let claims = server.tokens.verify(token)?;
     let now = server.registry.now().as_second();
     let audiences = claims["aud"].as_array()?;
-    if claims["iss"] != ISSUER || claims["exp"].as_i64()? <= now || !audiences.iter().any(|a| a == audience) {
+    if claims["iss"] != ISSUER
+        || claims["exp"].as_i64()? <= now
+        || !audiences.iter().any(|a| a == audience)
+    {
         return None;
     }
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let info = &claims["kubernetes.io"];
-    let (namespace, name, uid) = (text(&info["namespace"]), text(&info["serviceaccount"]["name"]), text(&info["serviceaccount"]["uid"]));
+    let (namespace, name, uid) = (
+        text(&info["namespace"]),
+        text(&info["serviceaccount"]["name"]),
+        text(&info["serviceaccount"]["uid"]),
+    );
     // A token dies with its account, and with what it is bound to.
     let alive = |resource: &str, name: &str, uid: &str| {
         let key = Key::new(&Arc::from(resource), &namespace, name);
@@ -184,12 +208,19 @@ pub(crate) fn of_token(server: &Server, token: &str, audience: &str) -> Option<I
 ///
 /// # Errors
 /// 401 for a bearer token that is not good.
-pub fn authenticate(server: &Server, certificate: Option<&Identity>, headers: &HeaderMap) -> Result<Identity, Status> {
+pub fn authenticate(
+    server: &Server,
+    certificate: Option<&Identity>,
+    headers: &HeaderMap,
+) -> Result<Identity, Status> {
     if let Some(identity) = certificate {
         return Ok(identity.clone());
     }
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(Identity::anonymous()) };
-    let token = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
     token.and_then(|t| of_token(server, t.trim(), ISSUER)).ok_or_else(Status::unauthorized)
 }
 
@@ -197,11 +228,21 @@ pub fn authenticate(server: &Server, certificate: Option<&Identity>, headers: &H
 ///
 /// # Errors
 /// 403 when it may not.
-pub(crate) fn impersonate<B>(server: &Server, caller: &Identity, request: &Request<B>) -> Result<Identity, Status> {
+pub(crate) fn impersonate<B>(
+    server: &Server,
+    caller: &Identity,
+    request: &Request<B>,
+) -> Result<Identity, Status> {
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
     let Some(user) = header("impersonate-user") else {
-        let stray = ["impersonate-group", "impersonate-uid"].iter().any(|h| request.headers().contains_key(*h));
-        return if stray { Err(Status::bad_request("requested impersonation without a user")) } else { Ok(caller.clone()) };
+        let stray = ["impersonate-group", "impersonate-uid"]
+            .iter()
+            .any(|h| request.headers().contains_key(*h));
+        return if stray {
+            Err(Status::bad_request("requested impersonation without a user"))
+        } else {
+            Ok(caller.clone())
+        };
     };
     let check = |resource: &str, namespace: &str, name: &str| {
         let info = crate::request::RequestInfo {
@@ -214,17 +255,23 @@ pub(crate) fn impersonate<B>(server: &Server, caller: &Identity, request: &Reque
         };
         server.rbac.authorize(caller, &info)
     };
-    let groups: Vec<&str> = request.headers().get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).collect();
-    let mut identity = match user.strip_prefix("system:serviceaccount:").and_then(|s| s.split_once(':')) {
-        Some((ns, name)) => {
-            check("serviceaccounts", ns, name)?;
-            Identity::service_account(ns, name)
-        }
-        None => {
-            check("users", "", user)?;
-            Identity::user(user, &[])
-        }
-    };
+    let groups: Vec<&str> = request
+        .headers()
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
+    let mut identity =
+        match user.strip_prefix("system:serviceaccount:").and_then(|s| s.split_once(':')) {
+            Some((ns, name)) => {
+                check("serviceaccounts", ns, name)?;
+                Identity::service_account(ns, name)
+            }
+            None => {
+                check("users", "", user)?;
+                Identity::user(user, &[])
+            }
+        };
     for g in groups {
         check("groups", "", g)?;
         identity.groups.push(g.into());
@@ -236,13 +283,28 @@ pub(crate) fn impersonate<B>(server: &Server, caller: &Identity, request: &Reque
 ///
 /// # Errors
 /// 404 for an unknown account, 422 for a duration below ten minutes.
-pub(crate) fn create_token(server: &Server, namespace: &str, name: &str, request: &Value) -> Result<Value, Status> {
-    let kind = server.registry.kinds().get("", "v1", "serviceaccounts").cloned().ok_or_else(Status::no_such_resource)?;
-    let account: Value = serde_json::from_slice(&server.registry.get(&kind, namespace, name)?).map_err(Status::internal)?;
+pub(crate) fn create_token(
+    server: &Server,
+    namespace: &str,
+    name: &str,
+    request: &Value,
+) -> Result<Value, Status> {
+    let kind = server
+        .registry
+        .kinds()
+        .get("", "v1", "serviceaccounts")
+        .cloned()
+        .ok_or_else(Status::no_such_resource)?;
+    let account: Value = serde_json::from_slice(&server.registry.get(&kind, namespace, name)?)
+        .map_err(Status::internal)?;
     let spec = &request["spec"];
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(3600);
     if seconds < 600 {
-        let e = coracle_meta::status::FieldError::invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes");
+        let e = coracle_meta::status::FieldError::invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        );
         return Err(Status::invalid("authentication.k8s.io", "TokenRequest", name, vec![e]));
     }
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -252,11 +314,18 @@ pub(crate) fn create_token(server: &Server, namespace: &str, name: &str, request
             let resource = match text(&r["kind"]).as_str() {
                 "Pod" => "/pods",
                 "Secret" => "/secrets",
-                k => return Err(Status::bad_request(format!("cannot bind token for serviceaccount to an object of type {k}"))),
+                k => {
+                    return Err(Status::bad_request(format!(
+                        "cannot bind token for serviceaccount to an object of type {k}"
+                    )));
+                }
             };
             let key = Key::new(&Arc::from(resource), namespace, &text(&r["name"]));
             let object = server.registry.store().get(&key).ok_or_else(|| {
-                Status::not_found(&GroupResource::new("", resource.trim_start_matches('/')), &text(&r["name"]))
+                Status::not_found(
+                    &GroupResource::new("", resource.trim_start_matches('/')),
+                    &text(&r["name"]),
+                )
             })?;
             let v: Value = serde_json::from_slice(&object.bytes).map_err(Status::internal)?;
             Some((text(&r["kind"]), text(&r["name"]), text(&v["metadata"]["uid"])))
@@ -274,7 +343,8 @@ pub(crate) fn create_token(server: &Server, namespace: &str, name: &str, request
     };
     let token = server.tokens.sign(&claims)?;
     let expires = jiff::Timestamp::from_second(claims.expires).unwrap_or(now);
-    let audiences = if claims.audiences.is_empty() { vec![ISSUER.to_owned()] } else { claims.audiences };
+    let audiences =
+        if claims.audiences.is_empty() { vec![ISSUER.to_owned()] } else { claims.audiences };
     Ok(json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "metadata": {"name": name, "namespace": namespace, "creationTimestamp": coracle_meta::time::rfc3339(now)},

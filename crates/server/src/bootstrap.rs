@@ -28,8 +28,16 @@ pub async fn run(server: &Server, address: SocketAddr) -> Result<(), BootstrapEr
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
         .to_vec();
     for (name, value, description) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         first.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value, "description": description}));
     }
@@ -62,21 +70,33 @@ pub async fn ensure(server: &Server, v: Value) -> Result<(), BootstrapError> {
     let fail = |source| BootstrapError { what: what.clone(), source };
     let gvk = coracle_meta::Gvk::parse(&text("apiVersion"), &kind);
     let kinds = server.registry.kinds();
-    let found = kinds.of(&gvk.group, &gvk.version).and_then(|k| k.iter().find(|k| k.kind == kind)).cloned();
+    let found =
+        kinds.of(&gvk.group, &gvk.version).and_then(|k| k.iter().find(|k| k.kind == kind)).cloned();
     let k = found.ok_or_else(|| fail(Status::no_such_resource()))?;
     if let Ok(bytes) = server.registry.get(&k, &namespace, &name) {
         let is_default = v["metadata"]["labels"]["kubernetes.io/bootstrapping"] == "rbac-defaults";
         if !is_default {
             return Ok(());
         }
-        let mut stored: Value = serde_json::from_slice(&bytes).map_err(|e| fail(Status::internal(e)))?;
-        if stored["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "false" || !restore(&mut stored, &v) {
+        let mut stored: Value =
+            serde_json::from_slice(&bytes).map_err(|e| fail(Status::internal(e)))?;
+        if stored["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"]
+            == "false"
+            || !restore(&mut stored, &v)
+        {
             return Ok(());
         }
-        let written = server.registry.update(&k, &namespace, &name, "", Input::from(stored), &WriteOptions::default()).await;
+        let written = server
+            .registry
+            .update(&k, &namespace, &name, "", Input::from(stored), &WriteOptions::default())
+            .await;
         return written.map(drop).map_err(fail);
     }
-    match server.registry.create(&k, &namespace, None, Input::from(v), &WriteOptions::default()).await {
+    match server
+        .registry
+        .create(&k, &namespace, None, Input::from(v), &WriteOptions::default())
+        .await
+    {
         Err(s) if s.reason != "AlreadyExists" => Err(fail(s)),
         _ => Ok(()),
     }
@@ -102,12 +122,16 @@ fn restore(stored: &mut Value, wanted: &Value) -> bool {
 fn aggregate(objects: &mut [Value]) {
     // view feeds edit feeds admin, so three passes settle everything.
     for _ in 0..3 {
-        let roles: Vec<Value> = objects.iter().filter(|o| o["kind"] == "ClusterRole").cloned().collect();
+        let roles: Vec<Value> =
+            objects.iter().filter(|o| o["kind"] == "ClusterRole").cloned().collect();
         for o in objects.iter_mut().filter(|o| o["aggregationRule"].is_object()) {
             let selector = &o["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"];
-            let Some((key, _)) = selector.as_object().and_then(|m| m.iter().next()) else { continue };
+            let Some((key, _)) = selector.as_object().and_then(|m| m.iter().next()) else {
+                continue;
+            };
             let from = roles.iter().filter(|r| r["metadata"]["labels"][key] == "true");
-            let mut rules: Vec<Value> = from.flat_map(|r| r["rules"].as_array().cloned().unwrap_or_default()).collect();
+            let mut rules: Vec<Value> =
+                from.flat_map(|r| r["rules"].as_array().cloned().unwrap_or_default()).collect();
             let mut seen = std::collections::HashSet::new();
             rules.retain(|r| seen.insert(r.to_string()));
             o["rules"] = Value::Array(rules);
@@ -139,8 +163,12 @@ fn rule(line: &str) -> Value {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
         ["url", verbs, paths] => json!({"verbs": list(verbs), "nonResourceURLs": list(paths)}),
-        [verbs, groups, resources] => json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)}),
-        [verbs, groups, resources, names] => json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources), "resourceNames": list(names)}),
+        [verbs, groups, resources] => {
+            json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)})
+        }
+        [verbs, groups, resources, names] => {
+            json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources), "resourceNames": list(names)})
+        }
         _ => panic!("policy: bad rule {line:?}"),
     }
 }
@@ -149,9 +177,15 @@ fn head(line: &str) -> Value {
     let (left, subjects) = line.split_once(" : ").unwrap_or((line.trim_end_matches(" :"), ""));
     let words: Vec<&str> = left.split_whitespace().collect();
     let mut v = match words[..] {
-        ["clusterrole", name, ..] => json!({"kind": "ClusterRole", "metadata": {"name": name}, "rules": []}),
-        ["role", ns, name] => json!({"kind": "Role", "metadata": {"name": name, "namespace": ns}, "rules": []}),
-        ["clusterrolebinding", name, "->", role] => json!({"kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": role_ref("ClusterRole", role)}),
+        ["clusterrole", name, ..] => {
+            json!({"kind": "ClusterRole", "metadata": {"name": name}, "rules": []})
+        }
+        ["role", ns, name] => {
+            json!({"kind": "Role", "metadata": {"name": name, "namespace": ns}, "rules": []})
+        }
+        ["clusterrolebinding", name, "->", role] => {
+            json!({"kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": role_ref("ClusterRole", role)})
+        }
         ["rolebinding", ns, name, "->", kind, role] => {
             let kind = if kind == "role" { "Role" } else { "ClusterRole" };
             json!({"kind": "RoleBinding", "metadata": {"name": name, "namespace": ns}, "roleRef": role_ref(kind, role)})
@@ -164,10 +198,12 @@ fn head(line: &str) -> Value {
     for option in words.iter().skip(2) {
         if let Some(to) = option.strip_prefix("aggregate-to=") {
             for to in to.split(',') {
-                v["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{to}")] = json!("true");
+                v["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{to}")] =
+                    json!("true");
             }
         } else if let Some(key) = option.strip_prefix("aggregate-from=") {
-            v["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {key: "true"}}]});
+            v["aggregationRule"] =
+                json!({"clusterRoleSelectors": [{"matchLabels": {key: "true"}}]});
         }
     }
     if v["roleRef"].is_object() {
@@ -202,10 +238,24 @@ mod tests {
         let mut all = policy(POLICY);
         all.extend(policy(OWN_POLICY));
         aggregate(&mut all);
-        let rules = |name: &str| all.iter().find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == name).unwrap()["rules"].as_array().unwrap().len();
-        assert!(rules("admin") > rules("edit") && rules("edit") > rules("view") && rules("view") > 5);
+        let rules = |name: &str| {
+            all.iter()
+                .find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == name)
+                .unwrap()["rules"]
+                .as_array()
+                .unwrap()
+                .len()
+        };
+        assert!(
+            rules("admin") > rules("edit") && rules("edit") > rules("view") && rules("view") > 5
+        );
         for o in all.iter().filter(|o| o["roleRef"]["kind"] == "ClusterRole") {
-            assert!(all.iter().any(|r| r["kind"] == "ClusterRole" && r["metadata"]["name"] == o["roleRef"]["name"]), "{o}");
+            assert!(
+                all.iter()
+                    .any(|r| r["kind"] == "ClusterRole"
+                        && r["metadata"]["name"] == o["roleRef"]["name"]),
+                "{o}"
+            );
         }
     }
 }

@@ -7,7 +7,10 @@ use coracle_registry::Registry;
 use coracle_schema::{Kind, Scope};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
-use std::{hash::{DefaultHasher, Hash, Hasher}, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 /// `/version`.
 pub(crate) fn version(registry: &Registry) -> Value {
@@ -22,7 +25,11 @@ pub(crate) fn version(registry: &Registry) -> Value {
 }
 
 /// Answers a discovery path.
-pub(crate) fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+pub(crate) fn answer(
+    registry: &Registry,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2");
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
@@ -30,10 +37,16 @@ pub(crate) fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Op
         [] => json!({"paths": paths(registry)}),
         ["api"] if aggregated => return Some(aggregate(registry, true, headers)),
         ["apis"] if aggregated => return Some(aggregate(registry, false, headers)),
-        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ["api"] => {
+            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+        }
         ["apis"] => {
             let kinds = registry.kinds();
-            let groups: Vec<Value> = kinds.groups().filter(|(g, _)| !g.is_empty()).map(|(g, v)| group(g, &v.iter().map(|(v, _)| *v).collect::<Vec<_>>())).collect();
+            let groups: Vec<Value> = kinds
+                .groups()
+                .filter(|(g, _)| !g.is_empty())
+                .map(|(g, v)| group(g, &v.iter().map(|(v, _)| *v).collect::<Vec<_>>()))
+                .collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["api", version] => resources(registry, "", version)?,
@@ -52,7 +65,19 @@ pub(crate) fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Op
 }
 
 fn paths(registry: &Registry) -> Vec<String> {
-    let mut all: Vec<String> = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(Into::into).to_vec();
+    let mut all: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(Into::into)
+    .to_vec();
     for (g, versions) in registry.kinds().groups().filter(|(g, _)| !g.is_empty()) {
         all.push(format!("/apis/{g}"));
         all.extend(versions.iter().map(|(v, _)| format!("/apis/{g}/{v}")));
@@ -90,7 +115,9 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
             list.push(v);
         }
     }
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": list}))
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": list}),
+    )
 }
 
 fn storage_hash(k: &Kind) -> String {
@@ -120,9 +147,15 @@ fn aggregate(registry: &Registry, core: bool, headers: &HeaderMap) -> Response<B
         .collect();
     let v = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}).to_string();
     let etag = format!("\"{:016X}\"", hash(&v));
-    let matches = headers.get(header::IF_NONE_MATCH).is_some_and(|h| h.as_bytes() == etag.as_bytes());
-    let (code, body) = if matches { (StatusCode::NOT_MODIFIED, String::new()) } else { (StatusCode::OK, v) };
-    let mut response = respond::with(code, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", body);
+    let matches =
+        headers.get(header::IF_NONE_MATCH).is_some_and(|h| h.as_bytes() == etag.as_bytes());
+    let (code, body) =
+        if matches { (StatusCode::NOT_MODIFIED, String::new()) } else { (StatusCode::OK, v) };
+    let mut response = respond::with(
+        code,
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        body,
+    );
     if let Ok(value) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, value);
     }
@@ -148,7 +181,8 @@ fn aggregated_resource(k: &Arc<Kind>) -> Value {
         .iter()
         .map(|s| {
             let kind = if s.kind.is_empty() { &k.kind } else { &s.kind };
-            let (g, ver) = if s.version.is_empty() { (&k.group, &k.version) } else { (&s.group, &s.version) };
+            let (g, ver) =
+                if s.version.is_empty() { (&k.group, &k.version) } else { (&s.group, &s.version) };
             json!({"subresource": s.name, "responseKind": response(g, ver, kind), "verbs": s.verbs})
         })
         .collect();

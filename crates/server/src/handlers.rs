@@ -23,19 +23,41 @@ use std::sync::Arc;
 type Reply = Result<Response<Body>, Status>;
 
 /// Answers an authorized request.
-pub(crate) async fn handle(server: &Arc<Server>, identity: &Identity, info: &RequestInfo, request: Request<Bytes>) -> Reply {
+pub(crate) async fn handle(
+    server: &Arc<Server>,
+    identity: &Identity,
+    info: &RequestInfo,
+    request: Request<Bytes>,
+) -> Reply {
     if !info.is_resource() {
         return plain(server, info, &request);
     }
     let kinds = server.registry.kinds();
-    let kind = kinds.get(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::no_such_resource)?;
+    let kind = kinds
+        .get(&info.group, &info.version, &info.resource)
+        .cloned()
+        .ok_or_else(Status::no_such_resource)?;
     if info.verb.is_empty() {
         return Err(not_allowed());
     }
-    if kind.namespaced() && info.namespace.is_empty() && !["list", "watch", "deletecollection"].contains(&info.verb.as_str()) && !is_review(&kind) {
+    if kind.namespaced()
+        && info.namespace.is_empty()
+        && !["list", "watch", "deletecollection"].contains(&info.verb.as_str())
+        && !is_review(&kind)
+    {
         return Err(Status::no_such_resource());
     }
-    let call = Call { server, identity, info, kind, query: Query::of(&request), accept: Accept::of(request.headers())?, request: &request };
+    let query = Query::of(&request);
+    let mut accept = Accept::of(request.headers())?;
+    accept.include = match query.get("includeObject") {
+        None | Some("Metadata") => respond::Include::Metadata,
+        Some("Object") => respond::Include::Object,
+        Some("None") => respond::Include::None,
+        Some(o) => {
+            return Err(Status::bad_request(format!("unrecognized includeObject value: {o:?}")));
+        }
+    };
+    let call = Call { server, identity, info, kind, query, accept, request: &request };
     if info.subresource.is_empty() { call.main().await } else { call.subresource().await }
 }
 
@@ -60,22 +82,34 @@ fn plain(server: &Arc<Server>, info: &RequestInfo, request: &Request<Bytes>) -> 
     };
     if health("/healthz").or(health("/livez")).or(health("/readyz")).is_some() {
         if health("/readyz").is_some() && *server.stopping().borrow() {
-            return Ok(respond::with(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", "shutting down"));
+            return Ok(respond::with(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "text/plain; charset=utf-8",
+                "shutting down",
+            ));
         }
         let verbose = crate::request::query(request).iter().any(|(k, _)| k == "verbose");
-        let long = format!("[+]ping ok\n[+]store ok\n{} check passed\n", path.trim_start_matches('/'));
+        let long =
+            format!("[+]ping ok\n[+]store ok\n{} check passed\n", path.trim_start_matches('/'));
         return text(if verbose { long } else { "ok".into() });
     }
     match path {
         "/version" => Ok(respond::json(StatusCode::OK, &discovery::version(&server.registry))),
         "/metrics" => {
             let store = server.registry.store();
-            let counts: Vec<(String, usize)> = store.resources().iter().map(|r| (r.trim_start_matches('/').to_owned(), store.snapshot(r).len())).collect();
+            let counts: Vec<(String, usize)> = store
+                .resources()
+                .iter()
+                .map(|r| (r.trim_start_matches('/').to_owned(), store.snapshot(r).len()))
+                .collect();
             text(server.metrics.render(&counts))
         }
+        "/openapi/v2" => openapi::document_v2(server),
         "/openapi/v3" => Ok(respond::json(StatusCode::OK, &openapi::index(server))),
-        p if p.starts_with("/openapi/v3/") => openapi::document(server, &p["/openapi/v3/".len()..]).ok_or_else(Status::no_such_resource),
-        p => discovery::answer(&server.registry, p, request.headers()).ok_or_else(Status::no_such_resource),
+        p if p.starts_with("/openapi/v3/") => openapi::document(server, &p["/openapi/v3/".len()..])
+            .ok_or_else(Status::no_such_resource),
+        p => discovery::answer(&server.registry, p, request.headers())
+            .ok_or_else(Status::no_such_resource),
     }
 }
 
@@ -93,7 +127,9 @@ struct Call<'a> {
 impl Call<'_> {
     async fn main(self) -> Reply {
         let verb = self.info.verb.as_str();
-        if !self.kind.verbs.iter().any(|v| v == verb) && !(verb == "create" && is_review(&self.kind)) {
+        if !self.kind.verbs.iter().any(|v| v == verb)
+            && !(verb == "create" && is_review(&self.kind))
+        {
             return Err(not_allowed());
         }
         match verb {
@@ -110,7 +146,8 @@ impl Call<'_> {
     }
 
     fn namespace(&self) -> Option<&str> {
-        (self.kind.namespaced() && !self.info.namespace.is_empty()).then_some(self.info.namespace.as_str())
+        (self.kind.namespaced() && !self.info.namespace.is_empty())
+            .then_some(self.info.namespace.as_str())
     }
 
     /// The namespace part of an object's key.
@@ -131,13 +168,21 @@ impl Call<'_> {
     }
 
     fn written(&self, w: &Written) -> Reply {
-        self.respond(if w.created { StatusCode::CREATED } else { StatusCode::OK }, &w.bytes, &w.warnings)
+        self.respond(
+            if w.created { StatusCode::CREATED } else { StatusCode::OK },
+            &w.bytes,
+            &w.warnings,
+        )
     }
 
     fn list(&self) -> Reply {
         let options = self.query.list_options()?;
         if self.query.flag("sendInitialEvents") {
-            return Err(Status::new(422, "Invalid", "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"));
+            return Err(Status::new(
+                422,
+                "Invalid",
+                "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
+            ));
         }
         let list = self.server.registry.list(&self.kind, self.namespace(), &options)?;
         respond::list(&self.server.registry, &self.kind, &self.accept, &list)
@@ -146,10 +191,21 @@ impl Call<'_> {
     fn watch(&self) -> Reply {
         let mut options = self.query.list_options()?;
         if !self.info.name.is_empty() {
-            let term = coracle_meta::field_selector::Term { field: "metadata.name".into(), equal: true, value: self.info.name.clone() };
+            let term = coracle_meta::field_selector::Term {
+                field: "metadata.name".into(),
+                equal: true,
+                value: self.info.name.clone(),
+            };
             options.fields.terms.push(term);
         }
-        watching::start(self.server, &self.kind, self.namespace(), &self.query, &options, &self.accept)
+        watching::start(
+            self.server,
+            &self.kind,
+            self.namespace(),
+            &self.query,
+            &options,
+            &self.accept,
+        )
     }
 
     async fn create(&self) -> Reply {
@@ -160,9 +216,16 @@ impl Call<'_> {
                 let name = strict::text(&input.value, "metadata.name").to_owned();
                 return self.bind(&name, &input.value).await;
             }
-            let answer = review::answer(self.server, self.identity, self.info, &input.value).unwrap_or_else(|| Err(not_allowed()))?;
+            let answer = review::answer(self.server, self.identity, self.info, &input.value)
+                .unwrap_or_else(|| Err(not_allowed()))?;
             let bytes = Bytes::from(answer.to_string());
-            return respond::object(&self.kind, &self.accept, StatusCode::CREATED, &bytes, registry.now());
+            return respond::object(
+                &self.kind,
+                &self.accept,
+                StatusCode::CREATED,
+                &bytes,
+                registry.now(),
+            );
         }
         if self.kind.namespaced() && self.info.namespace.is_empty() {
             return Err(Status::no_such_resource());
@@ -174,36 +237,60 @@ impl Call<'_> {
 
     async fn update(&self, subresource: &str) -> Reply {
         let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
-        let w = self.server.registry.update(&self.kind, self.place(), &self.info.name, subresource, input, &o).await?;
+        let w = self
+            .server
+            .registry
+            .update(&self.kind, self.place(), &self.info.name, subresource, input, &o)
+            .await?;
         self.written(&w)
     }
 
     async fn patch(&self, subresource: &str) -> Reply {
         let (patch, duplicates) = read_patch(self.request)?;
         let o = self.query.write_options()?;
-        let w = self.server.registry.patch(&self.kind, self.place(), &self.info.name, subresource, &patch, &duplicates, &o).await?;
+        let w = self
+            .server
+            .registry
+            .patch(&self.kind, self.place(), &self.info.name, subresource, &patch, &duplicates, &o)
+            .await?;
         self.written(&w)
     }
 
     fn delete_options(&self) -> Result<DeleteOptions, Status> {
-        let given = if self.request.body().is_empty() { json!({}) } else { read_body(self.server, self.request)?.value };
+        let given = if self.request.body().is_empty() {
+            json!({})
+        } else {
+            read_body(self.server, self.request)?.value
+        };
         let text = |v: &Value| v.as_str().map(str::to_owned);
         let number = |v: &Value| v.as_i64();
-        let orphan = given["orphanDependents"].as_bool().or(self.query.get("orphanDependents").map(|v| v == "true"));
-        let propagation = text(&given["propagationPolicy"]).or(self.query.get("propagationPolicy").map(Into::into));
+        let orphan = given["orphanDependents"]
+            .as_bool()
+            .or(self.query.get("orphanDependents").map(|v| v == "true"));
+        let propagation = text(&given["propagationPolicy"])
+            .or(self.query.get("propagationPolicy").map(Into::into));
         let propagation = match propagation.as_deref() {
             None => orphan.map(|o| if o { Propagation::Orphan } else { Propagation::Background }),
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(o) => {
-                return Err(Status::new(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {o:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"")));
+                return Err(Status::new(
+                    422,
+                    "Invalid",
+                    format!(
+                        "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {o:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                    ),
+                ));
             }
         };
-        let grace = match self.query.get("gracePeriodSeconds") {
-            Some(t) => Some(t.parse().map_err(|_| Status::bad_request(format!("invalid gracePeriodSeconds {t:?}")))?),
-            None => None,
-        };
+        let grace =
+            match self.query.get("gracePeriodSeconds") {
+                Some(t) => Some(t.parse().map_err(|_| {
+                    Status::bad_request(format!("invalid gracePeriodSeconds {t:?}"))
+                })?),
+                None => None,
+            };
         let dry_body = given["dryRun"].as_array().is_some_and(|d| d.iter().any(|x| x == "All"));
         Ok(DeleteOptions {
             grace_period_seconds: number(&given["gracePeriodSeconds"]).or(grace),
@@ -219,7 +306,8 @@ impl Call<'_> {
         match self.server.registry.delete(&self.kind, self.place(), &self.info.name, &o).await? {
             Deleted::Waiting(bytes) => self.respond(StatusCode::OK, &bytes, &[]),
             Deleted::Gone(uid) => {
-                let mut details = json!({"name": self.info.name, "kind": self.kind.plural, "uid": uid});
+                let mut details =
+                    json!({"name": self.info.name, "kind": self.kind.plural, "uid": uid});
                 if !self.kind.group.is_empty() {
                     details["group"] = json!(self.kind.group);
                 }
@@ -231,7 +319,11 @@ impl Call<'_> {
 
     async fn delete_collection(&self) -> Reply {
         let (o, options) = (self.delete_options()?, self.query.list_options()?);
-        let items = self.server.registry.delete_collection(&self.kind, self.namespace(), &options, &o).await?;
+        let items = self
+            .server
+            .registry
+            .delete_collection(&self.kind, self.namespace(), &options, &o)
+            .await?;
         let revision = self.server.registry.store().revision();
         Ok(respond::raw_list(&self.kind, &items, revision))
     }
@@ -248,18 +340,25 @@ impl Call<'_> {
             ("status" | "ephemeralcontainers" | "resize", "get") => self.get(),
             ("status", "update") => self.update("status").await,
             ("status", "patch") => self.patch("status").await,
-            ("scale", "get") => Ok(respond::json(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?)),
+            ("scale", "get") => {
+                Ok(respond::json(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?))
+            }
             ("scale", "update") => {
-                let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
+                let (input, o) =
+                    (read_body(self.server, self.request)?, self.query.write_options()?);
                 let w = registry.update_scale(&self.kind, place, object, &input.value, &o).await?;
                 Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
             }
             ("scale", "patch") => {
                 let o = self.query.write_options()?;
-                let w = registry.patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o).await?;
+                let w = registry
+                    .patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o)
+                    .await?;
                 Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
             }
-            ("binding", "create") => self.bind(object, &read_body(self.server, self.request)?.value).await,
+            ("binding", "create") => {
+                self.bind(object, &read_body(self.server, self.request)?.value).await
+            }
             ("eviction", "create") => {
                 let eviction = read_body(self.server, self.request)?.value;
                 let given = &eviction["deleteOptions"];
@@ -275,19 +374,38 @@ impl Call<'_> {
             }
             ("token", "create") => {
                 let request = read_body(self.server, self.request)?.value;
-                Ok(respond::json(StatusCode::CREATED, &authn::create_token(self.server, place, object, &request)?))
+                Ok(respond::json(
+                    StatusCode::CREATED,
+                    &authn::create_token(self.server, place, object, &request)?,
+                ))
             }
             (_, "update") => {
-                let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
-                self.written(&registry.update_part(&self.kind, place, object, name, input, &o).await?)
+                let (input, o) =
+                    (read_body(self.server, self.request)?, self.query.write_options()?);
+                self.written(
+                    &registry.update_part(&self.kind, place, object, name, input, &o).await?,
+                )
             }
             (_, "patch") => {
                 let o = self.query.write_options()?;
-                self.written(&registry.patch_part(&self.kind, place, object, name, &read_patch(self.request)?.0, &o).await?)
+                self.written(
+                    &registry
+                        .patch_part(
+                            &self.kind,
+                            place,
+                            object,
+                            name,
+                            &read_patch(self.request)?.0,
+                            &o,
+                        )
+                        .await?,
+                )
             }
             _ => {
                 registry.get(&self.kind, place, object)?;
-                Err(Status::bad_request(format!("{object} runs on a simulated node: it has no containers to {name}")))
+                Err(Status::bad_request(format!(
+                    "{object} runs on a simulated node: it has no containers to {name}"
+                )))
             }
         }
     }
@@ -308,11 +426,19 @@ fn content_type(headers: &HeaderMap) -> &str {
 }
 
 fn unsupported() -> Status {
-    Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml")
+    Status::new(
+        415,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+    )
 }
 
 fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
-    let bad = |e: &dyn std::fmt::Display| Status::bad_request(format!("the object provided is unrecognized (must be of type application/json or application/yaml): couldn't get version/kind; json parse error: {e}"));
+    let bad = |e: &dyn std::fmt::Display| {
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type application/json or application/yaml): couldn't get version/kind; json parse error: {e}"
+        ))
+    };
     let decoded = if yaml {
         let text = std::str::from_utf8(bytes).map_err(|e| bad(&e))?;
         let value: Value = serde_saphyr::from_str(text).map_err(|e| bad(&e))?;
@@ -325,17 +451,35 @@ fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
 
 /// The definition of a protobuf body: a served kind, or one that only requests carry.
 fn read_protobuf(server: &Server, bytes: &[u8]) -> Result<Input, Status> {
-    let bad = |e: protobuf::ProtobufError| Status::bad_request(format!("the object provided cannot be read: {e}"));
+    let bad = |e: protobuf::ProtobufError| {
+        Status::bad_request(format!("the object provided cannot be read: {e}"))
+    };
     let e = protobuf::envelope(bytes).map_err(bad)?;
     let gvk = coracle_meta::Gvk::parse(&e.api_version, &e.kind);
     let kinds = server.registry.kinds();
-    let kind = kinds.of(&gvk.group, &gvk.version).and_then(|k| k.iter().find(|k| k.kind == gvk.kind)).filter(|k| !k.custom);
+    let kind = kinds
+        .of(&gvk.group, &gvk.version)
+        .and_then(|k| k.iter().find(|k| k.kind == gvk.kind))
+        .filter(|k| !k.custom);
     let pack = coracle_schema::pack::of(server.registry.minor());
     let root = match kind {
         Some(k) => k.root.clone(),
         None => {
-            let names = [format!("meta.v1.{}", gvk.kind), format!("{}.{}.{}", gvk.group.split('.').next().unwrap_or_default(), gvk.version, gvk.kind)];
-            let id = names.iter().find_map(|n| pack.arena.find(n)).ok_or_else(|| Status::bad_request(format!("no kind {:?} is registered for version {:?}", e.kind, e.api_version)))?;
+            let names = [
+                format!("meta.v1.{}", gvk.kind),
+                format!(
+                    "{}.{}.{}",
+                    gvk.group.split('.').next().unwrap_or_default(),
+                    gvk.version,
+                    gvk.kind
+                ),
+            ];
+            let id = names.iter().find_map(|n| pack.arena.find(n)).ok_or_else(|| {
+                Status::bad_request(format!(
+                    "no kind {:?} is registered for version {:?}",
+                    e.kind, e.api_version
+                ))
+            })?;
             coracle_schema::Slot::of(coracle_schema::Type::Object(id))
         }
     };
@@ -349,7 +493,9 @@ fn read_body(server: &Server, request: &Request<Bytes>) -> Result<Input, Status>
     match content_type(request.headers()) {
         "application/vnd.kubernetes.protobuf" => read_protobuf(server, request.body()),
         // Some clients send no type or curl's default; upstream reads those as JSON too.
-        respond::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => decode_text(request.body(), false),
+        respond::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => {
+            decode_text(request.body(), false)
+        }
         respond::YAML => decode_text(request.body(), true),
         _ => Err(unsupported()),
     }
@@ -371,7 +517,11 @@ fn read_patch(request: &Request<Bytes>) -> Result<(Patch, Vec<String>), Status> 
             (Patch::Strategic(d.value), d.duplicates)
         }
         _ => {
-            return Err(Status::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"));
+            return Err(Status::new(
+                415,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+            ));
         }
     })
 }

@@ -50,8 +50,12 @@ where
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             Ok(match Limited::new(body, MAX_BODY_BYTES).collect().await {
-                Ok(whole) => server.handle(&identity, Request::from_parts(parts, whole.to_bytes())).await,
-                Err(e) => respond::status(&Status::bad_request(format!("cannot read the request body: {e}"))),
+                Ok(whole) => {
+                    server.handle(&identity, Request::from_parts(parts, whole.to_bytes())).await
+                }
+                Err(e) => respond::status(&Status::bad_request(format!(
+                    "cannot read the request body: {e}"
+                ))),
             })
         })
     }

@@ -85,7 +85,11 @@ impl Server {
     }
 
     /// Answers a request of an authenticated (or anonymous) caller.
-    pub async fn handle(self: &Arc<Self>, identity: &Identity, request: Request<Bytes>) -> Response<Body> {
+    pub async fn handle(
+        self: &Arc<Self>,
+        identity: &Identity,
+        request: Request<Bytes>,
+    ) -> Response<Body> {
         let started = Instant::now();
         let info = RequestInfo::of(&request);
         let response = match self.answer(identity, &info, request).await {
@@ -96,11 +100,17 @@ impl Server {
         response
     }
 
-    async fn answer(self: &Arc<Self>, identity: &Identity, info: &RequestInfo, request: Request<Bytes>) -> Result<Response<Body>, Status> {
+    async fn answer(
+        self: &Arc<Self>,
+        identity: &Identity,
+        info: &RequestInfo,
+        request: Request<Bytes>,
+    ) -> Result<Response<Body>, Status> {
         let _permit = if info.is_watch() {
             None
         } else {
-            let busy = || Status::too_many_requests("Too many requests, please try again later.", 1);
+            let busy =
+                || Status::too_many_requests("Too many requests, please try again later.", 1);
             Some(self.in_flight.try_acquire().map_err(|_| busy())?)
         };
         let identity = authn::impersonate(self, identity, &request)?;

@@ -1,10 +1,15 @@
 //! The socket: TLS, HTTP/1.1 and HTTP/2, one task a connection.
 
-use crate::{MAX_BODY_BYTES, Server, authn::{self, Identity}, body::Body, respond};
-use bytes::Bytes;
+use crate::{
+    MAX_BODY_BYTES, Server,
+    authn::{self, Identity},
+    body::Body,
+    respond,
+};
+use bytes::{Bytes, BytesMut};
 use coracle_meta::Status;
 use http::{Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -20,7 +25,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` becomes true, then lets running requests end.
-pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: rustls::ServerConfig, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    mut stop: watch::Receiver<bool>,
+) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -43,11 +53,24 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: rustls::Serv
         let (server, acceptor, builder) = (server.clone(), acceptor.clone(), builder.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await else { return };
-            let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).and_then(|c| Identity::of_certificate(c)).map(Arc::new);
+            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await
+            else {
+                return;
+            };
+            let certificate = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|c| c.first())
+                .and_then(|c| Identity::of_certificate(c))
+                .map(Arc::new);
             let service = service_fn(move |request| {
                 let (server, certificate) = (server.clone(), certificate.clone());
-                async move { Ok::<_, std::convert::Infallible>(answer(&server, certificate.as_deref(), request).await) }
+                async move {
+                    Ok::<_, std::convert::Infallible>(
+                        answer(&server, certificate.as_deref(), request).await,
+                    )
+                }
             });
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
@@ -65,18 +88,42 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|s| *s).await;
 }
 
-async fn answer(server: &Arc<Server>, certificate: Option<&Identity>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    server: &Arc<Server>,
+    certificate: Option<&Identity>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let identity = match authn::authenticate(server, certificate, &parts.headers) {
         Ok(identity) => identity,
         Err(s) => return respond::status(&s),
     };
-    let bytes: Bytes = match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(whole) => whole.to_bytes(),
-        Err(e) if e.is::<LengthLimitError>() => {
-            return respond::status(&Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {MAX_BODY_BYTES}")));
-        }
-        Err(e) => return respond::status(&Status::bad_request(format!("cannot read the request body: {e}"))),
+    let bytes = match read(body).await {
+        Ok(bytes) => bytes,
+        Err(s) => return respond::status(&s),
     };
     server.handle(&identity, Request::from_parts(parts, bytes)).await
+}
+
+/// A whole body. One that is too large is read to its end (within reason) and refused: a client
+/// that is still sending would not hear the answer.
+async fn read(mut body: Incoming) -> Result<Bytes, Status> {
+    let mut all = BytesMut::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|e| Status::bad_request(format!("cannot read the request body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size <= MAX_BODY_BYTES {
+            all.extend_from_slice(&data);
+        } else if size > 8 * MAX_BODY_BYTES {
+            break;
+        }
+    }
+    if size > MAX_BODY_BYTES {
+        let message = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
+        return Err(Status::new(413, "RequestEntityTooLarge", message));
+    }
+    Ok(all.freeze())
 }

@@ -25,8 +25,10 @@ impl Metrics {
         // Paths that are no resources share one series: a client cannot make the map grow.
         let known = info.is_resource() && code != 404 && code != 403;
         let pick = |s: &str| if known { s.to_owned() } else { String::new() };
-        let verb = if known || info.verb.len() <= 8 { info.verb.to_uppercase() } else { "OTHER".into() };
-        let key = [verb, pick(&info.group), pick(&info.version), pick(&info.resource), code.to_string()];
+        let verb =
+            if known || info.verb.len() <= 8 { info.verb.to_uppercase() } else { "OTHER".into() };
+        let key =
+            [verb, pick(&info.group), pick(&info.version), pick(&info.resource), code.to_string()];
         let mut requests = self.requests.lock();
         let series = requests.entry(key).or_default();
         series.count += 1;
@@ -46,16 +48,25 @@ impl Metrics {
         line(format_args!("# TYPE apiserver_request_total counter"));
         let requests = self.requests.lock();
         for ([verb, group, version, resource, code], s) in requests.iter() {
-            let labels = format!("verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",code=\"{code}\"");
+            let labels = format!(
+                "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",code=\"{code}\""
+            );
             line(format_args!("apiserver_request_total{{{labels}}} {}", s.count));
         }
         line(format_args!("# TYPE apiserver_request_duration_seconds histogram"));
         for ([verb, group, version, resource, code], s) in requests.iter() {
-            let labels = format!("verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",code=\"{code}\"");
+            let labels = format!(
+                "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",code=\"{code}\""
+            );
             for (bound, n) in BUCKETS.iter().zip(s.buckets) {
-                line(format_args!("apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {n}"));
+                line(format_args!(
+                    "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {n}"
+                ));
             }
-            line(format_args!("apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", s.count));
+            line(format_args!(
+                "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}",
+                s.count
+            ));
             line(format_args!("apiserver_request_duration_seconds_sum{{{labels}}} {}", s.seconds));
             line(format_args!("apiserver_request_duration_seconds_count{{{labels}}} {}", s.count));
         }

@@ -22,13 +22,11 @@ fn path(group: &str, version: &str) -> String {
 /// The index of documents.
 pub(crate) fn index(server: &Server) -> Value {
     let kinds = server.registry.kinds();
-    // The table is replaced as a whole, so its address tells its generation.
-    let generation = Arc::as_ptr(&kinds) as usize;
     let mut paths = Map::new();
     for (group, versions) in kinds.groups() {
         for (version, _) in versions {
             let p = path(group, version);
-            let url = format!("/openapi/v3/{p}?hash={:016X}", generation as u64);
+            let url = format!("/openapi/v3/{p}?hash={:016X}", kinds.id);
             paths.insert(p, json!({"serverRelativeURL": url}));
         }
     }
@@ -44,11 +42,30 @@ pub(crate) fn document(server: &Server, wanted: &str) -> Option<Response<Body>> 
     }
     let (_, documents) = cache.as_mut()?;
     if !documents.contains_key(wanted) {
-        let found = kinds.groups().flat_map(|(g, versions)| versions.into_iter().map(move |(v, k)| (path(g, v), k)));
+        let found = kinds
+            .groups()
+            .flat_map(|(g, versions)| versions.into_iter().map(move |(v, k)| (path(g, v), k)));
         let (p, of) = found.into_iter().find(|(p, _)| p == wanted)?;
         let version = server.registry.minor().git_version();
         let rendered = coracle_schema::openapi::document(of, &version).to_string();
         documents.insert(p, rendered.into());
     }
     Some(respond::with(StatusCode::OK, respond::JSON, documents.get(wanted)?.clone()))
+}
+
+/// `/openapi/v2` as far as it goes: title and version, without definitions. Clients that fall back to
+/// it find no schema there, which is true of the kinds that they fall back for.
+pub(crate) fn document_v2(server: &Server) -> Result<Response<Body>, coracle_meta::Status> {
+    let version = server.registry.minor().git_version();
+    let field = |number: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).unwrap_or(0);
+        [&[number << 3 | 2, length], bytes].concat()
+    };
+    let info = [field(1, b"Kubernetes"), field(2, version.as_bytes())].concat();
+    let document = [field(1, b"2.0"), field(2, &info)].concat();
+    Ok(respond::with(
+        StatusCode::OK,
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        document,
+    ))
 }

@@ -2,8 +2,8 @@
 
 use crate::authn::TokenKey;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -66,7 +66,11 @@ impl Pki {
         let mut params = CertificateParams::new(vec![])?;
         params.distinguished_name.push(DnType::CommonName, "kubernetes");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         years(&mut params, 20);
         let certificate = params.self_signed(&key)?;
         let (ca_pem, ca_der) = (certificate.pem(), certificate.der().clone());
@@ -83,7 +87,11 @@ impl Pki {
         if !file("ca.crt").exists() {
             let pki = Self::generate()?;
             let made = std::fs::create_dir_all(directory);
-            made.map_err(|source| PkiError::File { what: "create", path: directory.display().to_string(), source })?;
+            made.map_err(|source| PkiError::File {
+                what: "create",
+                path: directory.display().to_string(),
+                source,
+            })?;
             write_private(&file("sa.key"), &pki.token_key)?;
             write_private(&file("ca.key"), pki.issuer.key().serialize_pem().as_bytes())?;
             write_private(&file("ca.crt"), pki.ca_pem.as_bytes())?;
@@ -91,12 +99,19 @@ impl Pki {
         }
         let read = |name: &str| {
             let path = file(name);
-            std::fs::read(&path).map_err(|source| PkiError::File { what: "read", path: path.display().to_string(), source })
+            std::fs::read(&path).map_err(|source| PkiError::File {
+                what: "read",
+                path: path.display().to_string(),
+                source,
+            })
         };
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|e| PkiError::Key(e.to_string()));
-        let (ca_pem, key_pem, token_key) = (text(read("ca.crt")?)?, text(read("ca.key")?)?, read("sa.key")?);
+        let text =
+            |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|e| PkiError::Key(e.to_string()));
+        let (ca_pem, key_pem, token_key) =
+            (text(read("ca.crt")?)?, text(read("ca.key")?)?, read("sa.key")?);
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, KeyPair::from_pem(&key_pem)?)?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(ca_pem.as_bytes()).map_err(|e| PkiError::Key(format!("ca.crt: {e}")))?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(ca_pem.as_bytes())
+            .map_err(|e| PkiError::Key(format!("ca.crt: {e}")))?;
         let ca_der = CertificateDer::from(pem.contents);
         Ok(Self { issuer, ca_pem, ca_der, token_key })
     }
@@ -135,7 +150,13 @@ impl Pki {
     /// When keys cannot be generated.
     pub fn server_config(&self, addresses: &[IpAddr]) -> Result<ServerConfig, PkiError> {
         let key = KeyPair::generate()?;
-        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+        let names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ];
         let mut params = CertificateParams::new(names.map(String::from).to_vec())?;
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -146,10 +167,11 @@ impl Pki {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca_der.clone()).map_err(|e| tls(&e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| tls(&e))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| tls(&e))?;
         let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -170,7 +192,13 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     let fail = |source| PkiError::File { what: "write", path: path.display().to_string(), source };
     let temporary = path.with_extension("tmp");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(fail)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     std::fs::rename(&temporary, path).map_err(fail)
 }

@@ -68,21 +68,27 @@ impl Rule {
         }
         if !info.is_resource() {
             let path = info.path.as_str();
-            return self.urls.iter().any(|u| u == path || u.strip_suffix('*').is_some_and(|p| path.starts_with(p)));
+            return self
+                .urls
+                .iter()
+                .any(|u| u == path || u.strip_suffix('*').is_some_and(|p| path.starts_with(p)));
         }
         let whole = match info.subresource.as_str() {
             "" => info.resource.clone(),
             s => format!("{}/{s}", info.resource),
         };
         let any_sub = format!("*/{}", info.subresource);
-        let resource = has(&self.resources, &whole) || (!info.subresource.is_empty() && self.resources.contains(&any_sub));
-        let name = self.names.is_empty() || (!info.name.is_empty() && self.names.contains(&info.name));
+        let resource = has(&self.resources, &whole)
+            || (!info.subresource.is_empty() && self.resources.contains(&any_sub));
+        let name =
+            self.names.is_empty() || (!info.name.is_empty() && self.names.contains(&info.name));
         has(&self.groups, &info.group) && resource && name
     }
 
     fn to_value(&self) -> Value {
         if self.urls.is_empty() {
-            let mut v = json!({"verbs": self.verbs, "apiGroups": self.groups, "resources": self.resources});
+            let mut v =
+                json!({"verbs": self.verbs, "apiGroups": self.groups, "resources": self.resources});
             if !self.names.is_empty() {
                 v["resourceNames"] = json!(self.names);
             }
@@ -101,7 +107,10 @@ impl Authorizer {
     fn compiled(&self) -> Arc<Option<Compiled>> {
         let now = RESOURCES.map(|r| self.registry.store().snapshot(r));
         let have = self.compiled.load_full();
-        let current = have.as_ref().as_ref().is_some_and(|c| c.snapshots.iter().zip(&now).all(|(a, b)| a.is_same(b)));
+        let current = have
+            .as_ref()
+            .as_ref()
+            .is_some_and(|c| c.snapshots.iter().zip(&now).all(|(a, b)| a.is_same(b)));
         if current {
             return have;
         }
@@ -115,13 +124,19 @@ impl Authorizer {
         if identity.groups.iter().any(|g| g == "system:masters") {
             return true;
         }
-        self.rules(identity, &info.namespace).iter().any(|rules| rules.iter().any(|r| r.allows(info)))
+        self.rules(identity, &info.namespace)
+            .iter()
+            .any(|rules| rules.iter().any(|r| r.allows(info)))
     }
 
     fn rules(&self, identity: &Identity, namespace: &str) -> Vec<Arc<Vec<Rule>>> {
         let compiled = self.compiled();
         let Some(compiled) = compiled.as_ref() else { return vec![] };
-        let subjects = identity.groups.iter().map(|g| format!("g:{g}")).chain([format!("u:{}", identity.user)]);
+        let subjects = identity
+            .groups
+            .iter()
+            .map(|g| format!("g:{g}"))
+            .chain([format!("u:{}", identity.user)]);
         subjects
             .filter_map(|s| compiled.grants.get(&s))
             .flatten()
@@ -131,7 +146,11 @@ impl Authorizer {
     }
 
     /// Everything a caller may do in a namespace, as `SelfSubjectRulesReview` tells it.
-    pub(crate) fn rules_review(&self, identity: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+    pub(crate) fn rules_review(
+        &self,
+        identity: &Identity,
+        namespace: &str,
+    ) -> (Vec<Value>, Vec<Value>) {
         let mut all: Vec<Value> = Vec::new();
         if identity.groups.iter().any(|g| g == "system:masters") {
             all.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
@@ -150,7 +169,10 @@ impl Authorizer {
             return Ok(());
         }
         if !info.is_resource() {
-            let why = format!("forbidden: User {:?} cannot {} path {:?}", identity.user, info.verb, info.path);
+            let why = format!(
+                "forbidden: User {:?} cannot {} path {:?}",
+                identity.user, info.verb, info.path
+            );
             return Err(Status::new(403, "Forbidden", why));
         }
         let resource = match info.subresource.as_str() {
@@ -161,21 +183,34 @@ impl Authorizer {
             "" => "at the cluster scope".to_owned(),
             ns => format!("in the namespace {ns:?}"),
         };
-        let why = format!("User {:?} cannot {} resource {resource:?} in API group {:?} {place}", identity.user, info.verb, info.group);
+        let why = format!(
+            "User {:?} cannot {} resource {resource:?} in API group {:?} {place}",
+            identity.user, info.verb, info.group
+        );
         Err(Status::forbidden(&GroupResource::new(&*info.group, &*info.resource), &info.name, &why))
     }
 }
 
 fn parsed(s: &Snapshot) -> Vec<(String, String, Value)> {
     s.iter(None, None)
-        .filter_map(|(n, o)| Some((n.namespace.to_string(), n.name.to_string(), serde_json::from_slice(&o.bytes).ok()?)))
+        .filter_map(|(n, o)| {
+            Some((
+                n.namespace.to_string(),
+                n.name.to_string(),
+                serde_json::from_slice(&o.bytes).ok()?,
+            ))
+        })
         .collect()
 }
 
 fn compile(snapshots: [Snapshot; 4]) -> Compiled {
-    let rules = |v: &Value| Arc::new(v["rules"].as_array().into_iter().flatten().map(Rule::read).collect::<Vec<_>>());
-    let cluster_roles: BTreeMap<String, _> = parsed(&snapshots[0]).into_iter().map(|(_, n, v)| (n, rules(&v))).collect();
-    let roles: BTreeMap<(String, String), _> = parsed(&snapshots[2]).into_iter().map(|(ns, n, v)| ((ns, n), rules(&v))).collect();
+    let rules = |v: &Value| {
+        Arc::new(v["rules"].as_array().into_iter().flatten().map(Rule::read).collect::<Vec<_>>())
+    };
+    let cluster_roles: BTreeMap<String, _> =
+        parsed(&snapshots[0]).into_iter().map(|(_, n, v)| (n, rules(&v))).collect();
+    let roles: BTreeMap<(String, String), _> =
+        parsed(&snapshots[2]).into_iter().map(|(ns, n, v)| ((ns, n), rules(&v))).collect();
     let mut grants: HashMap<String, Vec<_>> = HashMap::new();
     for (namespace, _, binding) in parsed(&snapshots[1]).into_iter().chain(parsed(&snapshots[3])) {
         let name = binding["roleRef"]["name"].as_str().unwrap_or_default().to_owned();

@@ -33,7 +33,11 @@ impl RequestInfo {
     /// Reads method, path and query.
     pub fn of<B>(request: &Request<B>) -> Self {
         let path = request.uri().path().to_owned();
-        let mut info = Self { verb: request.method().as_str().to_lowercase(), path: path.clone(), ..Self::default() };
+        let mut info = Self {
+            verb: request.method().as_str().to_lowercase(),
+            path: path.clone(),
+            ..Self::default()
+        };
         let mut parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
         let group = match parts.first() {
             Some(&"api") if parts.len() >= 3 => "",
@@ -65,7 +69,8 @@ impl RequestInfo {
             info.namespace.clone_from(&info.name);
         }
         let named = !info.name.is_empty();
-        let watches = old_watch || query(request).iter().any(|(k, v)| k == "watch" && v != "false" && v != "0");
+        let watches = old_watch
+            || query(request).iter().any(|(k, v)| k == "watch" && v != "false" && v != "0");
         info.verb = match *request.method() {
             Method::GET | Method::HEAD if watches && (!named || old_watch) => "watch",
             Method::GET | Method::HEAD if named => "get",
@@ -108,7 +113,9 @@ fn percent_decode(s: &str) -> String {
     }
     let (mut out, bytes, mut i) = (Vec::with_capacity(s.len()), s.as_bytes(), 0);
     while i < bytes.len() {
-        let hex = bytes.get(i + 1..i + 3).and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
+        let hex = bytes
+            .get(i + 1..i + 3)
+            .and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
         match (bytes[i], hex) {
             (b'%', Some(b)) => {
                 out.push(b);
@@ -140,7 +147,11 @@ impl Query {
 
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let bad = || Status::bad_request(format!("invalid value {text:?} for parameter {name}: it must be a non-negative integer"));
+        let bad = || {
+            Status::bad_request(format!(
+                "invalid value {text:?} for parameter {name}: it must be a non-negative integer"
+            ))
+        };
         text.parse().map(Some).map_err(|_| bad())
     }
 
@@ -157,7 +168,12 @@ impl Query {
     /// Options of list and watch.
     pub fn list_options(&self) -> Result<ListOptions, Status> {
         let labels = match self.get("labelSelector") {
-            Some(t) => LabelSelector::parse(t).map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}").replace("unable to parse requirement: unable", "unable")))?,
+            Some(t) => LabelSelector::parse(t).map_err(|e| {
+                Status::bad_request(
+                    format!("unable to parse requirement: {e}")
+                        .replace("unable to parse requirement: unable", "unable"),
+                )
+            })?,
             None => LabelSelector::default(),
         };
         let fields = match self.get("fieldSelector") {
@@ -175,11 +191,24 @@ impl Query {
             Some("Exact") => Some(Match::Exact),
             Some("NotOlderThan") => Some(Match::NotOlderThan),
             Some(o) => {
-                return Err(Status::new(422, "Invalid", format!("resourceVersionMatch: Unsupported value: {o:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"")));
+                return Err(Status::new(
+                    422,
+                    "Invalid",
+                    format!(
+                        "resourceVersionMatch: Unsupported value: {o:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+                    ),
+                ));
             }
         };
         let continue_token = self.get("continue").map(str::to_owned);
-        Ok(ListOptions { labels, fields, limit: self.number("limit")?, continue_token, revision, revision_match })
+        Ok(ListOptions {
+            labels,
+            fields,
+            limit: self.number("limit")?,
+            continue_token,
+            revision,
+            revision_match,
+        })
     }
 
     /// Options of writes.
@@ -189,7 +218,13 @@ impl Query {
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(o) => {
-                return Err(Status::new(422, "Invalid", format!("CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {o:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"")));
+                return Err(Status::new(
+                    422,
+                    "Invalid",
+                    format!(
+                        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {o:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+                    ),
+                ));
             }
         };
         Ok(WriteOptions { dry_run: self.dry_run()?, field_validation })
@@ -200,7 +235,11 @@ impl Query {
         match self.get("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(o) => Err(Status::new(422, "Invalid", format!("dryRun: Unsupported value: {o:?}: supported values: \"All\""))),
+            Some(o) => Err(Status::new(
+                422,
+                "Invalid",
+                format!("dryRun: Unsupported value: {o:?}: supported values: \"All\""),
+            )),
         }
     }
 }
@@ -217,19 +256,40 @@ mod tests {
 
     #[test]
     fn paths() {
-        assert_eq!(info("GET", "/api/v1/namespaces/a/pods/b/log"), ["get", "", "a", "pods", "b", "log"]);
-        assert_eq!(info("GET", "/apis/apps/v1/deployments?watch=true"), ["watch", "apps", "", "deployments", "", ""]);
-        assert_eq!(info("PUT", "/api/v1/namespaces/a/finalize"), ["update", "", "a", "namespaces", "a", "finalize"]);
+        assert_eq!(
+            info("GET", "/api/v1/namespaces/a/pods/b/log"),
+            ["get", "", "a", "pods", "b", "log"]
+        );
+        assert_eq!(
+            info("GET", "/apis/apps/v1/deployments?watch=true"),
+            ["watch", "apps", "", "deployments", "", ""]
+        );
+        assert_eq!(
+            info("PUT", "/api/v1/namespaces/a/finalize"),
+            ["update", "", "a", "namespaces", "a", "finalize"]
+        );
         assert_eq!(info("GET", "/api/v1/namespaces/a"), ["get", "", "a", "namespaces", "a", ""]);
-        assert_eq!(info("DELETE", "/api/v1/namespaces/a/pods"), ["deletecollection", "", "a", "pods", "", ""]);
-        assert_eq!(info("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode")[4], "system:node");
+        assert_eq!(
+            info("DELETE", "/api/v1/namespaces/a/pods"),
+            ["deletecollection", "", "a", "pods", "", ""]
+        );
+        assert_eq!(
+            info("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode")[4],
+            "system:node"
+        );
         assert_eq!(info("GET", "/healthz")[0], "get");
         assert_eq!(info("GET", "/api/v1/watch/pods")[0], "watch");
     }
 
     #[test]
     fn bad_options_are_refused() {
-        for q in ["limit=x", "labelSelector=a%20b", "fieldSelector=a", "resourceVersion=-1", "resourceVersionMatch=Maybe"] {
+        for q in [
+            "limit=x",
+            "labelSelector=a%20b",
+            "fieldSelector=a",
+            "resourceVersion=-1",
+            "resourceVersionMatch=Maybe",
+        ] {
             let r = Request::builder().uri(format!("/x?{q}")).body(()).unwrap();
             assert!(Query::of(&r).list_options().is_err(), "{q}");
         }

@@ -25,9 +25,19 @@ pub(crate) enum Shape {
     Partial,
 }
 
+/// What a row of a table carries of its object (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Include {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
 /// What the client accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accept {
+    pub(crate) include: Include,
     pub(crate) shape: Shape,
     pub(crate) yaml: bool,
 }
@@ -51,7 +61,9 @@ impl Accept {
             for p in parts {
                 match p.split_once('=') {
                     Some(("as", "Table")) => shape = Shape::Table,
-                    Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => shape = Shape::Partial,
+                    Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                        shape = Shape::Partial
+                    }
                     Some(("as", _)) => known = false,
                     Some(("v", v)) if v != "v1" => known = false,
                     Some(("q", q)) => quality = q.parse().unwrap_or(0.0),
@@ -59,17 +71,25 @@ impl Accept {
                 }
             }
             if known && best.as_ref().is_none_or(|(q, _)| quality > *q) {
-                best = Some((quality, Self { shape, yaml }));
+                best = Some((quality, Self { shape, yaml, include: Include::default() }));
             }
         }
         best.map(|(_, a)| a).ok_or_else(|| {
-            Status::new(406, "NotAcceptable", "only the following media types are accepted: application/json, application/yaml")
+            Status::new(
+                406,
+                "NotAcceptable",
+                "only the following media types are accepted: application/json, application/yaml",
+            )
         })
     }
 }
 
 /// A response with a body of a type.
-pub(crate) fn with(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn with(
+    code: StatusCode,
+    content_type: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(body::full(bytes));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -114,7 +134,13 @@ fn parse(bytes: &[u8]) -> Result<Value, Status> {
 }
 
 /// One object.
-pub(crate) fn object(kind: &Kind, accept: &Accept, code: StatusCode, bytes: &Bytes, now: Timestamp) -> Result<Response<Body>, Status> {
+pub(crate) fn object(
+    kind: &Kind,
+    accept: &Accept,
+    code: StatusCode,
+    bytes: &Bytes,
+    now: Timestamp,
+) -> Result<Response<Body>, Status> {
     if accept.shape == Shape::Object && !accept.yaml {
         return Ok(with(code, JSON, bytes.clone()));
     }
@@ -124,7 +150,7 @@ pub(crate) fn object(kind: &Kind, accept: &Accept, code: StatusCode, bytes: &Byt
         Shape::Partial => partial(&v),
         Shape::Table => {
             let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-            table(kind, meta, vec![row(kind, &v, now)], true)
+            table(kind, meta, vec![row(kind, &v, accept.include, now)], true)
         }
     };
     encode(code, accept.yaml, &shaped)
@@ -136,9 +162,14 @@ pub(crate) fn partial(v: &Value) -> Value {
 }
 
 /// One row of a table.
-pub(crate) fn row(kind: &Kind, v: &Value, now: Timestamp) -> Value {
+pub(crate) fn row(kind: &Kind, v: &Value, include: Include, now: Timestamp) -> Value {
     let cells: Vec<Value> = kind.columns.iter().map(|c| c.cell(v, now)).collect();
-    let mut row = json!({"cells": cells, "object": partial(v)});
+    let mut row = json!({"cells": cells});
+    match include {
+        Include::None => {}
+        Include::Metadata => row["object"] = partial(v),
+        Include::Object => row["object"] = v.clone(),
+    }
     if kind.kind == "Pod" {
         let message = match v["status"]["phase"].as_str() {
             Some("Succeeded") => Some("The pod has completed successfully."),
@@ -154,7 +185,8 @@ pub(crate) fn row(kind: &Kind, v: &Value, now: Timestamp) -> Value {
 
 /// A table; column definitions are left out of later events of a watch.
 pub(crate) fn table(kind: &Kind, meta: Value, rows: Vec<Value>, definitions: bool) -> Value {
-    let columns: Vec<Value> = if definitions { kind.columns.iter().map(|c| c.definition()).collect() } else { vec![] };
+    let columns: Vec<Value> =
+        if definitions { kind.columns.iter().map(|c| c.definition()).collect() } else { vec![] };
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": columns, "rows": rows})
 }
 
@@ -170,7 +202,12 @@ fn list_meta(list: &List) -> Value {
 }
 
 /// A list. In the usual shape it is a concatenation of stored bytes.
-pub(crate) fn list(registry: &Registry, kind: &Kind, accept: &Accept, list: &List) -> Result<Response<Body>, Status> {
+pub(crate) fn list(
+    registry: &Registry,
+    kind: &Kind,
+    accept: &Accept,
+    list: &List,
+) -> Result<Response<Body>, Status> {
     let mut items = Vec::with_capacity(list.items.len());
     for object in &list.items {
         items.push(registry.present(kind, object)?);
@@ -183,11 +220,20 @@ pub(crate) fn list(registry: &Registry, kind: &Kind, accept: &Accept, list: &Lis
     let v = match accept.shape {
         Shape::Table => {
             let now = registry.now();
-            table(kind, meta, values.iter().map(|v| row(kind, v, now)).collect(), true)
+            table(
+                kind,
+                meta,
+                values.iter().map(|v| row(kind, v, accept.include, now)).collect(),
+                true,
+            )
         }
-        Shape::Partial => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-            "metadata": meta, "items": values.iter().map(partial).collect::<Vec<_>>()}),
-        Shape::Object => json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta, "items": values}),
+        Shape::Partial => {
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+            "metadata": meta, "items": values.iter().map(partial).collect::<Vec<_>>()})
+        }
+        Shape::Object => {
+            json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta, "items": values})
+        }
     };
     encode(StatusCode::OK, accept.yaml, &v)
 }
@@ -199,7 +245,11 @@ pub(crate) fn raw_list(kind: &Kind, items: &[Bytes], revision: u64) -> Response<
 }
 
 fn concatenate(kind: &Kind, items: &[Bytes], meta: &Value) -> Bytes {
-    let head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{meta},\"items\":[", json!(kind.list_kind), json!(kind.api_version()));
+    let head = format!(
+        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{meta},\"items\":[",
+        json!(kind.list_kind),
+        json!(kind.api_version())
+    );
     let size = head.len() + items.iter().map(|b| b.len() + 1).sum::<usize>() + 3;
     let mut out = BytesMut::with_capacity(size);
     out.extend_from_slice(head.as_bytes());
@@ -227,7 +277,10 @@ mod tests {
     fn negotiation() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(accept(kubectl).unwrap().shape, Shape::Table);
-        assert_eq!(accept("application/vnd.kubernetes.protobuf,application/json").unwrap().shape, Shape::Object);
+        assert_eq!(
+            accept("application/vnd.kubernetes.protobuf,application/json").unwrap().shape,
+            Shape::Object
+        );
         assert_eq!(accept("application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
         assert!(accept("application/yaml").unwrap().yaml);
         assert!(!accept("application/yaml;q=0.5,application/json;q=0.9").unwrap().yaml);

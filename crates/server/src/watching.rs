@@ -41,21 +41,38 @@ struct Stream {
 }
 
 /// Starts a watch.
-pub(crate) fn start(server: &Arc<Server>, kind: &Arc<Kind>, namespace: Option<&str>, query: &Query, options: &ListOptions, accept: &Accept) -> Result<Response<Body>, Status> {
+pub(crate) fn start(
+    server: &Arc<Server>,
+    kind: &Arc<Kind>,
+    namespace: Option<&str>,
+    query: &Query,
+    options: &ListOptions,
+    accept: &Accept,
+) -> Result<Response<Body>, Status> {
     let send_initial = query.get("sendInitialEvents").is_some();
     if send_initial && query.get("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(Status::new(422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
     }
     let initial = query.flag("sendInitialEvents");
     let mut options = options.clone();
     if send_initial && !initial && options.revision.is_none() {
         options.revision = Some(server.registry.store().revision());
     }
-    let Watching { watch, filter, initial: objects } = server.registry.watch(kind, namespace, &options, initial)?;
+    let Watching { watch, filter, initial: objects } =
+        server.registry.watch(kind, namespace, &options, initial)?;
     let bookmarks = query.flag("allowWatchBookmarks");
     let timeout = match query.timeout_seconds()? {
         Some(s) if s > 0 => Duration::from_secs(s),
-        _ => MIN_TIMEOUT + Duration::from_secs(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * MIN_TIMEOUT.as_secs() / 256),
+        _ => {
+            MIN_TIMEOUT
+                + Duration::from_secs(
+                    u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * MIN_TIMEOUT.as_secs() / 256,
+                )
+        }
     };
     let now = Instant::now();
     let stream = Stream {
@@ -73,9 +90,14 @@ pub(crate) fn start(server: &Arc<Server>, kind: &Arc<Kind>, namespace: Option<&s
         table_started: false,
         ended: false,
     };
-    let pieces = futures::stream::unfold(stream, |mut s| async move { s.next().await.map(|b| (b, s)) });
+    let pieces =
+        futures::stream::unfold(stream, |mut s| async move { s.next().await.map(|b| (b, s)) });
     let mut response = Response::new(body::stream(pieces));
-    let content_type = if accept.shape == Shape::Table { "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io" } else { "application/json;stream=watch" };
+    let content_type = if accept.shape == Shape::Table {
+        "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io"
+    } else {
+        "application/json;stream=watch"
+    };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }
@@ -185,7 +207,10 @@ impl Stream {
     }
 
     fn is_current(&self, object: &Object) -> bool {
-        self.server.registry.present(&self.kind, object).is_ok_and(|b| b.as_ptr() == object.bytes.as_ptr())
+        self.server
+            .registry
+            .present(&self.kind, object)
+            .is_ok_and(|b| b.as_ptr() == object.bytes.as_ptr())
     }
 
     fn render(&mut self, kind: EventKind, object: &Object) -> Bytes {
@@ -201,7 +226,17 @@ impl Stream {
             Shape::Table => {
                 let definitions = !std::mem::replace(&mut self.table_started, true);
                 let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-                respond::table(&self.kind, meta, vec![respond::row(&self.kind, &v, self.server.registry.now())], definitions)
+                respond::table(
+                    &self.kind,
+                    meta,
+                    vec![respond::row(
+                        &self.kind,
+                        &v,
+                        self.accept.include,
+                        self.server.registry.now(),
+                    )],
+                    definitions,
+                )
             }
             _ => respond::partial(&v),
         };
@@ -214,10 +249,16 @@ impl Stream {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.accept.shape {
-            Shape::Object => json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta}),
-            Shape::Partial => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}),
-            Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
-                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]}),
+            Shape::Object => {
+                json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta})
+            }
+            Shape::Partial => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            }
+            Shape::Table => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]})
+            }
         };
         frame("BOOKMARK", object.to_string().as_bytes())
     }

@@ -110,7 +110,8 @@ impl Committer {
 impl Part {
     fn write(&mut self, write: Write, reply: Reply) {
         let Write { key, expect, object } = write;
-        let current = self.view.resources.get(&key.resource).and_then(|r| r.get(&key.name)).cloned();
+        let current =
+            self.view.resources.get(&key.resource).and_then(|r| r.get(&key.name)).cloned();
         let holds = match (expect, &current) {
             (Expect::Absent, None) => object.is_some(),
             (Expect::Revision(r), Some(c)) => c.revision == r,
@@ -130,7 +131,14 @@ impl Part {
             }
             (None, Some(old)) => {
                 let last = Arc::new(old.at_revision(revision));
-                self.accept(key.resource, key.name, EventKind::Deleted, last, Some(old), Some(reply));
+                self.accept(
+                    key.resource,
+                    key.name,
+                    EventKind::Deleted,
+                    last,
+                    Some(old),
+                    Some(reply),
+                );
             }
             (None, None) => drop(reply.send(Err(CommitError::Conflict(None)))),
         }
@@ -139,7 +147,12 @@ impl Part {
     fn expire(&mut self, now_seconds: u64) {
         let due: Vec<_> = {
             let expiries = self.state.expiries.lock();
-            expiries.iter().take_while(|(t, ..)| *t <= now_seconds).take(MAX_BATCH).cloned().collect()
+            expiries
+                .iter()
+                .take_while(|(t, ..)| *t <= now_seconds)
+                .take(MAX_BATCH)
+                .cloned()
+                .collect()
         };
         for (_, resource, name) in due {
             let current = self.view.resources.get(&resource).and_then(|r| r.get(&name)).cloned();

@@ -65,7 +65,12 @@ const MARKER: &[u8] = b"\"resourceVersion\":\"\"";
 impl Encoded {
     /// From JSON whose `metadata.resourceVersion` is `""`. `metadata_at` is where to begin to
     /// look for it. Returns `None` when it is not there.
-    pub fn new(bytes: Vec<u8>, metadata_at: usize, header: Header, expires_seconds: u64) -> Option<Self> {
+    pub fn new(
+        bytes: Vec<u8>,
+        metadata_at: usize,
+        header: Header,
+        expires_seconds: u64,
+    ) -> Option<Self> {
         let tail = bytes.get(metadata_at..)?;
         let found = tail.windows(MARKER.len()).position(|w| w == MARKER)?;
         let revision_at = metadata_at + found + MARKER.len() - 1;

@@ -140,9 +140,20 @@ fn a_reopened_store_has_everything_and_goes_on_after_its_last_revision() {
             let cluster = store.cluster("c").unwrap();
             assert!(cluster.revision() >= revision);
             let expect = if round == 0 { Expect::Absent } else { Expect::Revision(a) };
-            a = cluster.commit(Write { key: key("a"), expect, object: Some(encoded("a")) }).await.unwrap().revision;
+            a = cluster
+                .commit(Write { key: key("a"), expect, object: Some(encoded("a")) })
+                .await
+                .unwrap()
+                .revision;
             let b = key(&format!("b{round}"));
-            cluster.commit(Write { key: b.clone(), expect: Expect::Absent, object: Some(encoded("b")) }).await.unwrap();
+            cluster
+                .commit(Write {
+                    key: b.clone(),
+                    expect: Expect::Absent,
+                    object: Some(encoded("b")),
+                })
+                .await
+                .unwrap();
             assert_eq!(cluster.snapshot("pods").len(), round + 2);
             let gone = cluster.get(&b).unwrap();
             assert_eq!(gone.header(|_| Header::default()).label("x"), None);
@@ -161,7 +172,8 @@ fn expired_objects_go_away_with_an_event() {
         let cluster = Store::in_memory().cluster("c").unwrap();
         let json = b"{\"resourceVersion\":\"\",\"v\":\"a\"}".to_vec();
         let object = Encoded::new(json, 0, Header::default(), 100);
-        let a = cluster.commit(Write { key: key("a"), expect: Expect::Absent, object }).await.unwrap();
+        let a =
+            cluster.commit(Write { key: key("a"), expect: Expect::Absent, object }).await.unwrap();
         let mut watch = cluster.watch("pods", a.revision).unwrap();
         cluster.expire(99).await;
         cluster.expire(100).await;
@@ -177,10 +189,17 @@ fn pages_go_on_after_a_name() {
         let cluster = Store::in_memory().cluster("c").unwrap();
         for (ns, n) in [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")] {
             let key = Key::new(&Arc::from("pods"), ns, n);
-            cluster.commit(Write { key, expect: Expect::Absent, object: Some(encoded(n)) }).await.unwrap();
+            cluster
+                .commit(Write { key, expect: Expect::Absent, object: Some(encoded(n)) })
+                .await
+                .unwrap();
         }
         let s = cluster.snapshot("pods");
-        let list = |ns, after: Option<&Name>| s.iter(ns, after).map(|(n, _)| format!("{}/{}", n.namespace, n.name)).collect::<Vec<_>>();
+        let list = |ns, after: Option<&Name>| {
+            s.iter(ns, after)
+                .map(|(n, _)| format!("{}/{}", n.namespace, n.name))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(list(Some("a"), None), ["a/1", "a/2"]);
         let after = Name { namespace: "a".into(), name: "2".into() };
         assert_eq!(list(None, Some(&after)), ["b/1", "c/1"]);

@@ -130,7 +130,11 @@ impl State {
         log
     }
 
-    pub(crate) fn snapshot_at(&self, resource: &str, revision: u64) -> Result<Snapshot, RevisionError> {
+    pub(crate) fn snapshot_at(
+        &self,
+        resource: &str,
+        revision: u64,
+    ) -> Result<Snapshot, RevisionError> {
         let view = self.view();
         if revision > view.revision {
             return Err(RevisionError::Future(view.revision));

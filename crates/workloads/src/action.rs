@@ -131,8 +131,14 @@ impl Action {
     }
 
     /// Merge-patches an object.
-    pub fn patch(resource: Resource, meta: &ObjectMeta, subresource: &'static str, patch: Value) -> Self {
-        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    pub fn patch(
+        resource: Resource,
+        meta: &ObjectMeta,
+        subresource: &'static str,
+        patch: Value,
+    ) -> Self {
+        let (namespace, name) =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         Self::Patch { resource, namespace, name, subresource, patch }
     }
 
@@ -177,7 +183,12 @@ pub fn controller_ref(resource: Resource, meta: &ObjectMeta) -> OwnerReference {
 }
 
 /// Patches the status when it differs from what is there; `null`s remove fields.
-pub fn status_patch(resource: Resource, meta: &ObjectMeta, old: &impl Serialize, new: &Value) -> Option<Action> {
+pub fn status_patch(
+    resource: Resource,
+    meta: &ObjectMeta,
+    old: &impl Serialize,
+    new: &Value,
+) -> Option<Action> {
     let old = to_value(old);
     let mut patch = serde_json::Map::new();
     for (k, v) in new.as_object().into_iter().flatten() {

@@ -16,15 +16,22 @@ const TOO_MANY_MISSED: usize = 100;
 
 fn ended(job: &Job) -> Option<&str> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed")).map(|c| c.type_.as_str())
+    conditions
+        .iter()
+        .find(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed"))
+        .map(|c| c.type_.as_str())
 }
 
 /// Decides for one CronJob. `jobs` are those that it controls.
 pub fn decide(cj: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Decision {
     let spec = &cj.spec;
     let mut decision = Decision::default();
-    let (done, active): (Vec<&Arc<Job>>, Vec<&Arc<Job>>) = jobs.iter().partition(|j| ended(j).is_some());
-    for (kind, limit) in [("Complete", spec.successful_jobs_history_limit.unwrap_or(3)), ("Failed", spec.failed_jobs_history_limit.unwrap_or(1))] {
+    let (done, active): (Vec<&Arc<Job>>, Vec<&Arc<Job>>) =
+        jobs.iter().partition(|j| ended(j).is_some());
+    for (kind, limit) in [
+        ("Complete", spec.successful_jobs_history_limit.unwrap_or(3)),
+        ("Failed", spec.failed_jobs_history_limit.unwrap_or(1)),
+    ] {
         let mut old: Vec<_> = done.iter().filter(|j| ended(j) == Some(kind)).collect();
         old.sort_by_key(|j| j.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0));
         let excess = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
@@ -34,21 +41,32 @@ pub fn decide(cj: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Decision {
     let mut last = old.last_schedule_time.as_ref().map(|t| t.0);
     let mut references: Vec<_> = active.iter().map(|j| json!({"apiVersion": "batch/v1", "kind": "Job", "name": j.metadata.name, "namespace": j.metadata.namespace, "uid": j.metadata.uid})).collect();
     let zone = spec.time_zone.as_deref().map_or(Ok(TimeZone::UTC), TimeZone::get);
-    if let (Ok(schedule), Ok(zone), false) = (Schedule::parse(&spec.schedule), zone, pod::is_deleting(&cj.metadata)) {
+    if let (Ok(schedule), Ok(zone), false) =
+        (Schedule::parse(&spec.schedule), zone, pod::is_deleting(&cj.metadata))
+    {
         if spec.suspend != Some(true) {
             if let Some(t) = due(cj, &schedule, &zone, last, now) {
-                let blocked = !active.is_empty() && spec.concurrency_policy.as_deref() == Some("Forbid");
-                let name = format!("{}-{}", cj.metadata.name.clone().unwrap_or_default(), t.as_second() / 60);
+                let blocked =
+                    !active.is_empty() && spec.concurrency_policy.as_deref() == Some("Forbid");
+                let name = format!(
+                    "{}-{}",
+                    cj.metadata.name.clone().unwrap_or_default(),
+                    t.as_second() / 60
+                );
                 let exists = jobs.iter().any(|j| j.metadata.name.as_deref() == Some(&name));
                 if blocked {
                     decision.actions.push(Action::normal("JobAlreadyActive", "Not starting job because prior execution is running and concurrency policy is Forbid"));
                 } else if !exists {
                     if spec.concurrency_policy.as_deref() == Some("Replace") {
-                        decision.actions.extend(active.iter().map(|j| Action::delete(JOBS, &j.metadata)));
+                        decision
+                            .actions
+                            .extend(active.iter().map(|j| Action::delete(JOBS, &j.metadata)));
                         references.clear();
                     }
                     decision.actions.push(create(cj, &name, t));
-                    decision.actions.push(Action::normal("SuccessfulCreate", format!("Created job {name}")));
+                    decision
+                        .actions
+                        .push(Action::normal("SuccessfulCreate", format!("Created job {name}")));
                     last = Some(t);
                 } else {
                     last = Some(t);
@@ -60,7 +78,11 @@ pub fn decide(cj: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Decision {
             decision.look_again(Duration::from_millis(u64::try_from(wait).unwrap_or(0) + 50));
         }
     }
-    let success = done.iter().filter(|j| ended(j) == Some("Complete")).filter_map(|j| j.status.as_ref()?.completion_time.as_ref().map(|t| t.0)).max();
+    let success = done
+        .iter()
+        .filter(|j| ended(j) == Some("Complete"))
+        .filter_map(|j| j.status.as_ref()?.completion_time.as_ref().map(|t| t.0))
+        .max();
     let success = success.max(old.last_successful_time.as_ref().map(|t| t.0));
     let new = json!({
         "active": if references.is_empty() { json!(null) } else { json!(references) },
@@ -71,7 +93,13 @@ pub fn decide(cj: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Decision {
 }
 
 /// The latest time that has come and has not been started, unless it is too late for it.
-fn due(cj: &CronJob, schedule: &Schedule, zone: &TimeZone, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+fn due(
+    cj: &CronJob,
+    schedule: &Schedule,
+    zone: &TimeZone,
+    last: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let spec = &cj.spec;
     let mut from = last.or(cj.metadata.creation_timestamp.as_ref().map(|t| t.0))?;
     if let Some(deadline) = spec.starting_deadline_seconds {
@@ -94,7 +122,8 @@ fn due(cj: &CronJob, schedule: &Schedule, zone: &TimeZone, last: Option<Timestam
 
 fn create(cj: &CronJob, name: &str, t: Timestamp) -> Action {
     let template = cj.spec.job_template.clone();
-    let mut annotations = template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
+    let mut annotations =
+        template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
     annotations.insert("batch.kubernetes.io/cronjob-scheduled-timestamp".into(), rfc3339(t));
     let object = json!({
         "metadata": {"name": name, "namespace": cj.metadata.namespace, "annotations": annotations,
@@ -120,13 +149,27 @@ mod tests {
     #[test]
     fn starts_one_job_a_time_and_honours_policies() {
         let now: Timestamp = "2026-01-01T00:03:10Z".parse().unwrap();
-        let names = |d: &Decision| d.actions.iter().filter_map(|a| match a { Action::Create { object, .. } => object["metadata"]["name"].as_str().map(str::to_owned), _ => None }).collect::<Vec<_>>();
+        let names = |d: &Decision| {
+            d.actions
+                .iter()
+                .filter_map(|a| match a {
+                    Action::Create { object, .. } => {
+                        object["metadata"]["name"].as_str().map(str::to_owned)
+                    }
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
         let d = decide(&cron(json!({})), &[], now);
         assert_eq!(names(&d), [format!("c-{}", now.as_second() / 60)]);
         assert_eq!(d.again_after, Some(Duration::from_millis(50_050)));
         assert!(names(&decide(&cron(json!({"suspend": true})), &[], now)).is_empty());
-        let running: Arc<Job> = Arc::new(serde_json::from_value(json!({"metadata": {"name": "x"}})).unwrap());
-        assert!(names(&decide(&cron(json!({"concurrencyPolicy": "Forbid"})), &[running], now)).is_empty());
+        let running: Arc<Job> =
+            Arc::new(serde_json::from_value(json!({"metadata": {"name": "x"}})).unwrap());
+        assert!(
+            names(&decide(&cron(json!({"concurrencyPolicy": "Forbid"})), &[running], now))
+                .is_empty()
+        );
         assert!(names(&decide(&cron(json!({"startingDeadlineSeconds": 5})), &[], now)).is_empty());
     }
 }

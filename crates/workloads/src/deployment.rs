@@ -15,14 +15,20 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 const HASH: &str = "pod-template-hash";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 /// Annotations that belong to the Deployment itself and are not copied to its ReplicaSets.
-const OWN_ANNOTATIONS: [&str; 5] = [REVISION, DESIRED, MAX, "kubectl.kubernetes.io/last-applied-configuration", "deprecated.deployment.rollback.to"];
+const OWN_ANNOTATIONS: [&str; 5] = [
+    REVISION,
+    DESIRED,
+    MAX,
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "deprecated.deployment.rollback.to",
+];
 
 /// Absolute number of a share of replicas.
 pub fn resolve(v: Option<&IntOrString>, total: i32, up: bool) -> i32 {
@@ -62,7 +68,11 @@ fn actual(rs: &ReplicaSet) -> i32 {
 }
 
 fn revision(meta: &ObjectMeta) -> i64 {
-    meta.annotations.as_ref().and_then(|a| a.get(REVISION)).and_then(|r| r.parse().ok()).unwrap_or(0)
+    meta.annotations
+        .as_ref()
+        .and_then(|a| a.get(REVISION))
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The template without the label that tells ReplicaSets apart.
@@ -79,17 +89,33 @@ pub fn decide(d: &Deployment, sets: &[Arc<ReplicaSet>], now: Timestamp) -> Decis
     let spec = &d.spec;
     let wanted = bare_template(Some(&spec.template));
     let mut sets: Vec<_> = sets.to_vec();
-    sets.sort_by_key(|r| (r.metadata.creation_timestamp.as_ref().map(|t| t.0), r.metadata.name.clone()));
+    sets.sort_by_key(|r| {
+        (r.metadata.creation_timestamp.as_ref().map(|t| t.0), r.metadata.name.clone())
+    });
     let new = sets.iter().find(|r| bare_template(r.spec.template.as_ref()) == wanted).cloned();
-    let old = sets.iter().filter(|r| new.as_ref().is_none_or(|n| n.metadata.uid != r.metadata.uid)).cloned().collect();
+    let old = sets
+        .iter()
+        .filter(|r| new.as_ref().is_none_or(|n| n.metadata.uid != r.metadata.uid))
+        .cloned()
+        .collect();
     let want = spec.replicas.unwrap_or(1);
     let rolling = spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
     let max_surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), want, true);
-    let mut max_unavailable = resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), want, false);
+    let mut max_unavailable =
+        resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), want, false);
     if max_surge == 0 && max_unavailable == 0 {
         max_unavailable = 1;
     }
-    let mut r = Rollout { deployment: d, spec, new, old, want, max_surge, max_unavailable, actions: vec![] };
+    let mut r = Rollout {
+        deployment: d,
+        spec,
+        new,
+        old,
+        want,
+        max_surge,
+        max_unavailable,
+        actions: vec![],
+    };
     if !pod::is_deleting(&d.metadata) {
         if spec.paused == Some(true) || r.is_scaling() {
             r.sync_revision();
@@ -109,9 +135,15 @@ pub fn decide(d: &Deployment, sets: &[Arc<ReplicaSet>], now: Timestamp) -> Decis
 impl Rollout<'_> {
     fn scale(&mut self, rs: &ReplicaSet, to: i32) {
         let from = replicas(rs);
-        let annotations = json!({DESIRED: self.want.to_string(), MAX: (self.want + self.max_surge).to_string()});
-        let have = |k: &str| rs.metadata.annotations.as_ref().and_then(|a| a.get(k)).cloned().unwrap_or_default();
-        if from == to && have(DESIRED) == annotations[DESIRED].as_str().unwrap_or("") && have(MAX) == annotations[MAX].as_str().unwrap_or("") {
+        let annotations =
+            json!({DESIRED: self.want.to_string(), MAX: (self.want + self.max_surge).to_string()});
+        let have = |k: &str| {
+            rs.metadata.annotations.as_ref().and_then(|a| a.get(k)).cloned().unwrap_or_default()
+        };
+        if from == to
+            && have(DESIRED) == annotations[DESIRED].as_str().unwrap_or("")
+            && have(MAX) == annotations[MAX].as_str().unwrap_or("")
+        {
             return;
         }
         let patch = json!({"metadata": {"annotations": annotations, "resourceVersion": rs.metadata.resource_version}, "spec": {"replicas": to}});
@@ -119,7 +151,10 @@ impl Rollout<'_> {
         if from != to {
             let direction = if to > from { "up" } else { "down" };
             let name = rs.metadata.name.as_deref().unwrap_or_default();
-            self.actions.push(Action::normal("ScalingReplicaSet", format!("Scaled {direction} replica set {name} from {from} to {to}")));
+            self.actions.push(Action::normal(
+                "ScalingReplicaSet",
+                format!("Scaled {direction} replica set {name} from {from} to {to}"),
+            ));
         }
     }
 
@@ -131,14 +166,20 @@ impl Rollout<'_> {
     fn is_scaling(&self) -> bool {
         let active = self.new.iter().chain(&self.old).filter(|r| replicas(r) > 0);
         active.into_iter().any(|r| {
-            let desired = r.metadata.annotations.as_ref().and_then(|a| a.get(DESIRED)).and_then(|d| d.parse::<i32>().ok());
+            let desired = r
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get(DESIRED))
+                .and_then(|d| d.parse::<i32>().ok());
             desired.is_some_and(|d| d != self.want)
         })
     }
 
     /// Spreads a change of the number of replicas over the ReplicaSets of a rollout.
     fn scale_proportionally(&mut self) {
-        let active: Vec<_> = self.new.iter().chain(&self.old).filter(|r| replicas(r) > 0).cloned().collect();
+        let active: Vec<_> =
+            self.new.iter().chain(&self.old).filter(|r| replicas(r) > 0).cloned().collect();
         if active.len() <= 1 {
             let only = active.first().or(self.new.as_ref()).cloned();
             if let Some(rs) = only {
@@ -146,7 +187,10 @@ impl Rollout<'_> {
             }
             return;
         }
-        let new_is_full = self.new.as_ref().is_some_and(|n| replicas(n) == self.want && available(n) == self.want);
+        let new_is_full = self
+            .new
+            .as_ref()
+            .is_some_and(|n| replicas(n) == self.want && available(n) == self.want);
         if new_is_full {
             for rs in self.old.clone() {
                 self.scale(&rs, 0);
@@ -158,11 +202,17 @@ impl Rollout<'_> {
         let mut to_add = self.want + surge - total;
         let mut order = active;
         // Larger sets first; of equals, the newer one when growing and the older one when shrinking.
-        order.sort_by_key(|r| (std::cmp::Reverse(replicas(r)), if to_add > 0 { -revision(&r.metadata) } else { revision(&r.metadata) }));
+        order.sort_by_key(|r| {
+            (
+                std::cmp::Reverse(replicas(r)),
+                if to_add > 0 { -revision(&r.metadata) } else { revision(&r.metadata) },
+            )
+        });
         let mut targets: Vec<(Arc<ReplicaSet>, i32)> = Vec::new();
         let whole = to_add;
         for rs in order {
-            let share = (f64::from(replicas(&rs)) * f64::from(whole) / f64::from(total.max(1))).round() as i32;
+            let share = (f64::from(replicas(&rs)) * f64::from(whole) / f64::from(total.max(1)))
+                .round() as i32;
             let share = if whole > 0 { share.min(to_add) } else { share.max(to_add) };
             to_add -= share;
             targets.push((rs.clone(), replicas(&rs) + share));
@@ -179,12 +229,23 @@ impl Rollout<'_> {
         self.old.iter().map(|r| revision(&r.metadata)).max().unwrap_or(0) + 1
     }
 
-    /// Keeps the newest revision number on the current ReplicaSet and on the Deployment.
+    /// The Deployment's annotations that its ReplicaSets carry too.
+    fn shared_annotations(&self) -> BTreeMap<String, String> {
+        let mut annotations = self.deployment.metadata.annotations.clone().unwrap_or_default();
+        annotations.retain(|k, _| !OWN_ANNOTATIONS.contains(&k.as_str()));
+        annotations
+    }
+
+    /// Keeps the newest revision number on the current ReplicaSet and on the Deployment, and the
+    /// Deployment's annotations on the ReplicaSet.
     fn sync_revision(&mut self) {
         let Some(new) = self.new.clone() else { return };
         let number = self.next_revision().max(revision(&new.metadata));
-        if revision(&new.metadata) < number {
-            let patch = json!({"metadata": {"annotations": {REVISION: number.to_string()}}});
+        let mut wanted = self.shared_annotations();
+        wanted.insert(REVISION.into(), number.to_string());
+        wanted.retain(|k, v| new.metadata.annotations.as_ref().and_then(|a| a.get(k)) != Some(v));
+        if !wanted.is_empty() {
+            let patch = json!({"metadata": {"annotations": wanted}});
             self.actions.push(Action::patch(REPLICA_SETS, &new.metadata, "", patch));
         }
         self.own_revision(number);
@@ -204,7 +265,8 @@ impl Rollout<'_> {
         }
         let number = self.next_revision();
         let meta = &self.deployment.metadata;
-        let collisions = self.deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
+        let collisions =
+            self.deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
         let hash = pod::template_hash(&self.spec.template, collisions);
         let mut template = self.spec.template.clone();
         let labels = template.metadata.as_ref().and_then(|m| m.labels.clone());
@@ -212,8 +274,7 @@ impl Rollout<'_> {
         template.metadata.get_or_insert_default().labels = Some(labels.clone());
         let mut selector = self.spec.selector.clone();
         selector.match_labels = Some(pod::with_label(selector.match_labels.as_ref(), HASH, &hash));
-        let mut annotations = meta.annotations.clone().unwrap_or_default();
-        annotations.retain(|k, _| !OWN_ANNOTATIONS.contains(&k.as_str()));
+        let mut annotations = self.shared_annotations();
         annotations.insert(REVISION.into(), number.to_string());
         annotations.insert(DESIRED.into(), self.want.to_string());
         annotations.insert(MAX.into(), (self.want + self.max_surge).to_string());
@@ -235,9 +296,16 @@ impl Rollout<'_> {
             },
             status: None,
         };
-        self.actions.push(Action::create(REPLICA_SETS, meta.namespace.as_deref().unwrap_or_default(), &rs));
+        self.actions.push(Action::create(
+            REPLICA_SETS,
+            meta.namespace.as_deref().unwrap_or_default(),
+            &rs,
+        ));
         if initial > 0 {
-            self.actions.push(Action::normal("ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {initial}")));
+            self.actions.push(Action::normal(
+                "ScalingReplicaSet",
+                format!("Scaled up replica set {name} from 0 to {initial}"),
+            ));
         }
         self.own_revision(number);
     }
@@ -281,7 +349,8 @@ impl Rollout<'_> {
         let min_available = self.want - self.max_unavailable;
         let new_unavailable = replicas(new) - available(new);
         let mut budget = current - min_available - new_unavailable;
-        let mut old: Vec<Arc<ReplicaSet>> = self.old.iter().filter(|r| replicas(r) > 0).cloned().collect();
+        let mut old: Vec<Arc<ReplicaSet>> =
+            self.old.iter().filter(|r| replicas(r) > 0).cloned().collect();
         let mut targets: Vec<i32> = old.iter().map(|r| replicas(r)).collect();
         // Unhealthy replicas go first: they cost no availability.
         for (rs, target) in old.iter().zip(&mut targets) {
@@ -307,10 +376,16 @@ impl Rollout<'_> {
     /// Deletes old ReplicaSets beyond the history limit, once the rollout is done.
     fn clean_up(&mut self) {
         let limit = usize::try_from(self.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
-        let mut empty: Vec<_> = self.old.iter().filter(|r| replicas(r) == 0 && actual(r) == 0 && !pod::is_deleting(&r.metadata)).cloned().collect();
+        let mut empty: Vec<_> = self
+            .old
+            .iter()
+            .filter(|r| replicas(r) == 0 && actual(r) == 0 && !pod::is_deleting(&r.metadata))
+            .cloned()
+            .collect();
         empty.sort_by_key(|r| revision(&r.metadata));
         let excess = empty.len().saturating_sub(limit);
-        self.actions.extend(empty[..excess].iter().map(|r| Action::delete(REPLICA_SETS, &r.metadata)));
+        self.actions
+            .extend(empty[..excess].iter().map(|r| Action::delete(REPLICA_SETS, &r.metadata)));
     }
 
     fn status(&self, now: Timestamp, decision: &mut Decision) {
@@ -318,17 +393,35 @@ impl Rollout<'_> {
         let sum = |f: fn(&ReplicaSet) -> i32| all.iter().map(|r| f(r)).sum::<i32>();
         let total = sum(actual);
         let ready = sum(|r| r.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0));
-        let terminating = sum(|r| r.status.as_ref().and_then(|s| s.terminating_replicas).unwrap_or(0));
+        let terminating =
+            sum(|r| r.status.as_ref().and_then(|s| s.terminating_replicas).unwrap_or(0));
         let avail = sum(available);
         let updated = self.new.as_deref().map_or(0, actual);
         let wanted_total = self.old_replicas() + self.new.as_deref().map_or(0, replicas);
         let count = |n: i32| if n == 0 { json!(null) } else { json!(n) };
         let old = self.deployment.status.clone().unwrap_or_default();
-        let mut conditions = old.conditions.as_ref().map(to_value).and_then(|v| v.as_array().cloned()).unwrap_or_default();
+        let mut conditions = old
+            .conditions
+            .as_ref()
+            .map(to_value)
+            .and_then(|v| v.as_array().cloned())
+            .unwrap_or_default();
         let minimum = avail >= self.want - self.max_unavailable;
-        set_condition(&mut conditions, "Available", minimum, if minimum { "MinimumReplicasAvailable" } else { "MinimumReplicasUnavailable" },
-            if minimum { "Deployment has minimum availability." } else { "Deployment does not have minimum availability." }, now, false);
-        let complete = updated == self.want && total == self.want && avail == self.want && self.new.is_some();
+        set_condition(
+            &mut conditions,
+            "Available",
+            minimum,
+            if minimum { "MinimumReplicasAvailable" } else { "MinimumReplicasUnavailable" },
+            if minimum {
+                "Deployment has minimum availability."
+            } else {
+                "Deployment does not have minimum availability."
+            },
+            now,
+            false,
+        );
+        let complete =
+            updated == self.want && total == self.want && avail == self.want && self.new.is_some();
         let progressed = updated > old.updated_replicas.unwrap_or(0)
             || total - updated < old.replicas.unwrap_or(0) - old.updated_replicas.unwrap_or(0)
             || ready > old.ready_replicas.unwrap_or(0)
@@ -345,13 +438,32 @@ impl Rollout<'_> {
         decision.actions.extend(status_patch(DEPLOYMENTS, &self.deployment.metadata, &old, &new));
     }
 
-    fn progress(&self, conditions: &mut Vec<Value>, name: &str, complete: bool, progressed: bool, now: Timestamp, decision: &mut Decision) {
-        let Some(deadline) = self.spec.progress_deadline_seconds.filter(|d| *d < i32::MAX) else { return };
+    fn progress(
+        &self,
+        conditions: &mut Vec<Value>,
+        name: &str,
+        complete: bool,
+        progressed: bool,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) {
+        let Some(deadline) = self.spec.progress_deadline_seconds.filter(|d| *d < i32::MAX) else {
+            return;
+        };
         let current = conditions.iter().find(|c| c["type"] == "Progressing").cloned();
-        let reason = current.as_ref().and_then(|c| c["reason"].as_str()).unwrap_or_default().to_owned();
+        let reason =
+            current.as_ref().and_then(|c| c["reason"].as_str()).unwrap_or_default().to_owned();
         if complete {
             if reason != "NewReplicaSetAvailable" || progressed {
-                set_condition(conditions, "Progressing", true, "NewReplicaSetAvailable", &format!("ReplicaSet {name:?} has successfully progressed."), now, reason != "NewReplicaSetAvailable");
+                set_condition(
+                    conditions,
+                    "Progressing",
+                    true,
+                    "NewReplicaSetAvailable",
+                    &format!("ReplicaSet {name:?} has successfully progressed."),
+                    now,
+                    reason != "NewReplicaSetAvailable",
+                );
             }
             return;
         }
@@ -359,25 +471,64 @@ impl Rollout<'_> {
             return;
         }
         // A deployment that had arrived and only lost replicas is not rolling out again.
-        let new_rollout = reason.is_empty() || (reason == "NewReplicaSetAvailable" && !current.as_ref().is_some_and(|c| c["message"].as_str().unwrap_or("").contains(name)));
+        let new_rollout = reason.is_empty()
+            || (reason == "NewReplicaSetAvailable"
+                && !current
+                    .as_ref()
+                    .is_some_and(|c| c["message"].as_str().unwrap_or("").contains(name)));
         if new_rollout {
-            return set_condition(conditions, "Progressing", true, "NewReplicaSetCreated", &format!("Created new replica set {name:?}"), now, true);
+            return set_condition(
+                conditions,
+                "Progressing",
+                true,
+                "NewReplicaSetCreated",
+                &format!("Created new replica set {name:?}"),
+                now,
+                true,
+            );
         }
         if progressed {
-            return set_condition(conditions, "Progressing", true, "ReplicaSetUpdated", &format!("ReplicaSet {name:?} is progressing."), now, true);
+            return set_condition(
+                conditions,
+                "Progressing",
+                true,
+                "ReplicaSetUpdated",
+                &format!("ReplicaSet {name:?} is progressing."),
+                now,
+                true,
+            );
         }
-        let since = current.as_ref().and_then(|c| c["lastUpdateTime"].as_str()).and_then(coracle_meta::time::parse_rfc3339);
+        let since = current
+            .as_ref()
+            .and_then(|c| c["lastUpdateTime"].as_str())
+            .and_then(coracle_meta::time::parse_rfc3339);
         let left = since.map_or(0, |s| s.as_second() + i64::from(deadline) - now.as_second());
         if reason == "NewReplicaSetAvailable" || reason == "ProgressDeadlineExceeded" {
         } else if left <= 0 {
-            set_condition(conditions, "Progressing", false, "ProgressDeadlineExceeded", &format!("ReplicaSet {name:?} has timed out progressing."), now, true);
+            set_condition(
+                conditions,
+                "Progressing",
+                false,
+                "ProgressDeadlineExceeded",
+                &format!("ReplicaSet {name:?} has timed out progressing."),
+                now,
+                true,
+            );
         } else {
             decision.look_again(Duration::from_secs(u64::try_from(left).unwrap_or(1)));
         }
     }
 }
 
-fn set_condition(conditions: &mut Vec<Value>, kind: &str, status: bool, reason: &str, message: &str, now: Timestamp, touch: bool) {
+fn set_condition(
+    conditions: &mut Vec<Value>,
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+    touch: bool,
+) {
     let text = if status { "True" } else { "False" };
     let now = rfc3339(now);
     match conditions.iter_mut().find(|c| c["type"] == kind) {
@@ -424,7 +575,8 @@ mod tests {
                     changes += 1;
                 }
                 Action::Patch { resource, name, patch, .. } if *resource == REPLICA_SETS => {
-                    let rs = sets.iter_mut().find(|r| r.metadata.name.as_ref() == Some(name)).unwrap();
+                    let rs =
+                        sets.iter_mut().find(|r| r.metadata.name.as_ref() == Some(name)).unwrap();
                     let mut v = to_value(rs);
                     merge(&mut v, patch);
                     *rs = serde_json::from_value(v).unwrap();
@@ -435,7 +587,9 @@ mod tests {
                     merge(&mut v, patch);
                     *d = serde_json::from_value(v).unwrap();
                 }
-                Action::Delete { name, .. } => sets.retain(|r| r.metadata.name.as_ref() != Some(name)),
+                Action::Delete { name, .. } => {
+                    sets.retain(|r| r.metadata.name.as_ref() != Some(name))
+                }
                 Action::Event { .. } => {}
             }
         }
@@ -449,9 +603,15 @@ mod tests {
 
     fn merge(v: &mut Value, p: &Value) {
         match (v, p) {
-            (Value::Object(v), Value::Object(p)) => for (k, x) in p {
-                if x.is_null() { v.remove(k); } else { merge(v.entry(k).or_insert(Value::Null), x); }
-            },
+            (Value::Object(v), Value::Object(p)) => {
+                for (k, x) in p {
+                    if x.is_null() {
+                        v.remove(k);
+                    } else {
+                        merge(v.entry(k).or_insert(Value::Null), x);
+                    }
+                }
+            }
             (v, p) => *v = p.clone(),
         }
     }

@@ -17,10 +17,21 @@ const EVICTION_TIMEOUT_SECONDS: i64 = 120;
 
 /// Decides for one budget. `pods` are those in its namespace; `scales` tells the desired replicas
 /// of controllers by UID.
-pub fn decide(pdb: &PodDisruptionBudget, pods: &[Arc<Pod>], scales: &BTreeMap<String, i32>, now: Timestamp) -> Decision {
+pub fn decide(
+    pdb: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    scales: &BTreeMap<String, i32>,
+    now: Timestamp,
+) -> Decision {
     let Some(spec) = &pdb.spec else { return Decision::default() };
     let selector = spec.selector.as_ref().and_then(pod::selector);
-    let selected: Vec<&Arc<Pod>> = pods.iter().filter(|p| !pod::is_finished(p) && selector.as_ref().is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()))).collect();
+    let selected: Vec<&Arc<Pod>> = pods
+        .iter()
+        .filter(|p| {
+            !pod::is_finished(p)
+                && selector.as_ref().is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()))
+        })
+        .collect();
     let count = i32::try_from(selected.len()).unwrap_or(i32::MAX);
     let (expected, desired) = if let Some(max) = &spec.max_unavailable {
         let expected = expected(&selected, scales);
@@ -40,26 +51,44 @@ pub fn decide(pdb: &PodDisruptionBudget, pods: &[Arc<Pod>], scales: &BTreeMap<St
     // Evictions that were allowed and not seen through yet are as good as done.
     let mut pending: BTreeMap<String, String> = BTreeMap::new();
     for (name, t) in old.disrupted_pods.iter().flatten() {
-        let there = selected.iter().any(|p| p.metadata.name.as_ref() == Some(name) && !pod::is_deleting(&p.metadata));
+        let there = selected
+            .iter()
+            .any(|p| p.metadata.name.as_ref() == Some(name) && !pod::is_deleting(&p.metadata));
         let age = now.as_second() - t.0.as_second();
         if there && age < EVICTION_TIMEOUT_SECONDS {
             pending.insert(name.clone(), rfc3339(t.0));
-            decision.look_again(Duration::from_secs(u64::try_from(EVICTION_TIMEOUT_SECONDS - age).unwrap_or(1)));
+            decision.look_again(Duration::from_secs(
+                u64::try_from(EVICTION_TIMEOUT_SECONDS - age).unwrap_or(1),
+            ));
         }
     }
     let healthy = selected
         .iter()
-        .filter(|p| !pod::is_deleting(&p.metadata) && pod::is_ready(p) && !pending.contains_key(p.metadata.name.as_deref().unwrap_or("")))
+        .filter(|p| {
+            !pod::is_deleting(&p.metadata)
+                && pod::is_ready(p)
+                && !pending.contains_key(p.metadata.name.as_deref().unwrap_or(""))
+        })
         .count();
     let healthy = i32::try_from(healthy).unwrap_or(i32::MAX);
     let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
-    let (status, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
-    let mut conditions = old.conditions.as_ref().map(to_value).and_then(|v| v.as_array().cloned()).unwrap_or_default();
-    let same = conditions.iter().find(|c| c["type"] == "DisruptionAllowed" && c["status"] == status);
-    let since = same.and_then(|c| c["lastTransitionTime"].as_str().and_then(parse_rfc3339)).unwrap_or(now);
+    let (status, reason) =
+        if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+    let mut conditions = old
+        .conditions
+        .as_ref()
+        .map(to_value)
+        .and_then(|v| v.as_array().cloned())
+        .unwrap_or_default();
+    let same =
+        conditions.iter().find(|c| c["type"] == "DisruptionAllowed" && c["status"] == status);
+    let since =
+        same.and_then(|c| c["lastTransitionTime"].as_str().and_then(parse_rfc3339)).unwrap_or(now);
     conditions.retain(|c| c["type"] != "DisruptionAllowed");
-    conditions.push(json!({"type": "DisruptionAllowed", "status": status, "reason": reason, "message": "",
-        "lastTransitionTime": rfc3339(since), "observedGeneration": pdb.metadata.generation}));
+    conditions.push(
+        json!({"type": "DisruptionAllowed", "status": status, "reason": reason, "message": "",
+        "lastTransitionTime": rfc3339(since), "observedGeneration": pdb.metadata.generation}),
+    );
     let new = json!({
         "currentHealthy": healthy, "desiredHealthy": desired, "expectedPods": expected, "disruptionsAllowed": allowed,
         "disruptedPods": if pending.is_empty() { Value::Null } else { removals(old.disrupted_pods.as_ref().map(|m| m.keys()), pending) },
@@ -77,7 +106,10 @@ pub fn decide(pdb: &PodDisruptionBudget, pods: &[Arc<Pod>], scales: &BTreeMap<St
 }
 
 /// A merge patch of a map: what is gone becomes null.
-fn removals<'k>(old: Option<impl Iterator<Item = &'k String>>, new: BTreeMap<String, String>) -> Value {
+fn removals<'k>(
+    old: Option<impl Iterator<Item = &'k String>>,
+    new: BTreeMap<String, String>,
+) -> Value {
     let mut v = json!(new);
     for k in old.into_iter().flatten().filter(|k| !new.contains_key(*k)) {
         v[k] = Value::Null;

@@ -92,7 +92,8 @@ impl Graph {
     /// Removes an object. Returns the UIDs that need a look.
     pub fn remove(&mut self, uid: &str) -> Vec<String> {
         let Some(item) = self.items.remove(uid) else { return vec![] };
-        let mut look: Vec<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        let mut look: Vec<String> =
+            self.dependents.get(uid).into_iter().flatten().cloned().collect();
         for o in &item.owners {
             if let Some(d) = self.dependents.get_mut(&o.uid) {
                 d.remove(uid);
@@ -129,8 +130,14 @@ impl Graph {
         for o in &item.owners {
             match self.items.get(&o.uid) {
                 // An owner in another namespace is none.
-                Some(owner) if !owner.namespace.is_empty() && owner.namespace != item.namespace => gone.push(o.uid.clone()),
-                Some(owner) if owner.deleting && owner.finalizers.iter().any(|f| f == FOREGROUND) => waiting += 1,
+                Some(owner) if !owner.namespace.is_empty() && owner.namespace != item.namespace => {
+                    gone.push(o.uid.clone())
+                }
+                Some(owner)
+                    if owner.deleting && owner.finalizers.iter().any(|f| f == FOREGROUND) =>
+                {
+                    waiting += 1
+                }
                 Some(_) => solid += 1,
                 None if exists(o, &item.namespace) => solid += 1,
                 None => gone.push(o.uid.clone()),
@@ -139,18 +146,29 @@ impl Graph {
         if solid > 0 {
             return if gone.is_empty() { Verdict::Keep } else { Verdict::DropOwners(gone) };
         }
-        let propagation = if waiting > 0 && self.dependents(uid).next().is_some() { "Foreground" } else { "Background" };
+        let propagation = if waiting > 0 && self.dependents(uid).next().is_some() {
+            "Foreground"
+        } else {
+            "Background"
+        };
         Verdict::Delete { propagation }
     }
 
     fn deleting_verdict(&self, item: &Item) -> Verdict {
         let has = |f: &str| item.finalizers.iter().any(|x| x == f);
         if has(ORPHAN) {
-            let dependents: Vec<String> = self.dependents(&item.uid).map(|d| d.uid.clone()).collect();
-            return if dependents.is_empty() { Verdict::Finish(ORPHAN) } else { Verdict::OrphanDependents(dependents) };
+            let dependents: Vec<String> =
+                self.dependents(&item.uid).map(|d| d.uid.clone()).collect();
+            return if dependents.is_empty() {
+                Verdict::Finish(ORPHAN)
+            } else {
+                Verdict::OrphanDependents(dependents)
+            };
         }
         if has(FOREGROUND) {
-            let blocking = self.dependents(&item.uid).any(|d| d.owners.iter().any(|o| o.uid == item.uid && o.blocks));
+            let blocking = self
+                .dependents(&item.uid)
+                .any(|d| d.owners.iter().any(|o| o.uid == item.uid && o.blocks));
             return if blocking { Verdict::Keep } else { Verdict::Finish(FOREGROUND) };
         }
         Verdict::Keep
@@ -162,8 +180,19 @@ mod tests {
     use super::*;
 
     fn item(uid: &str, owners: &[&str]) -> Item {
-        let owner = |u: &&str| Owner { api_version: "v1".into(), kind: "X".into(), name: (*u).into(), uid: (*u).into(), blocks: true };
-        Item { uid: uid.into(), name: uid.into(), owners: owners.iter().map(owner).collect(), ..Item::default() }
+        let owner = |u: &&str| Owner {
+            api_version: "v1".into(),
+            kind: "X".into(),
+            name: (*u).into(),
+            uid: (*u).into(),
+            blocks: true,
+        };
+        Item {
+            uid: uid.into(),
+            name: uid.into(),
+            owners: owners.iter().map(owner).collect(),
+            ..Item::default()
+        }
     }
 
     #[test]

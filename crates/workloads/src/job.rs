@@ -64,7 +64,12 @@ struct Run<'a> {
 pub fn decide(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Decision {
     let Some(spec) = &job.spec else { return Decision::default() };
     let old = job.status.clone().unwrap_or_default();
-    let conditions = old.conditions.as_ref().map(to_value).and_then(|v| v.as_array().cloned()).unwrap_or_default();
+    let conditions = old
+        .conditions
+        .as_ref()
+        .map(to_value)
+        .and_then(|v| v.as_array().cloned())
+        .unwrap_or_default();
     let mut r = Run { job, spec, conditions, actions: vec![], now };
     if let Some(done) = r.finished() {
         return r.expire(done, pods);
@@ -80,15 +85,23 @@ impl Run<'_> {
     }
 
     fn finished(&self) -> Option<Timestamp> {
-        let c = self.conditions.iter().find(|c| ["Complete", "Failed"].iter().any(|k| c["type"] == *k) && c["status"] == "True")?;
+        let c = self.conditions.iter().find(|c| {
+            ["Complete", "Failed"].iter().any(|k| c["type"] == *k) && c["status"] == "True"
+        })?;
         c["lastTransitionTime"].as_str().and_then(parse_rfc3339)
     }
 
     /// Deletes the Job when its time to live after the end is over.
     fn expire(&self, done: Timestamp, pods: &[Arc<Pod>]) -> Decision {
         let mut decision = Decision::default();
-        decision.actions.extend(pods.iter().filter(|p| pod::is_active(p)).map(|p| Action::delete(PODS, &p.metadata)));
-        let Some(ttl) = self.spec.ttl_seconds_after_finished.filter(|_| !pod::is_deleting(&self.job.metadata)) else { return decision };
+        decision.actions.extend(
+            pods.iter().filter(|p| pod::is_active(p)).map(|p| Action::delete(PODS, &p.metadata)),
+        );
+        let Some(ttl) =
+            self.spec.ttl_seconds_after_finished.filter(|_| !pod::is_deleting(&self.job.metadata))
+        else {
+            return decision;
+        };
         let left = done.as_second() + i64::from(ttl) - self.now.as_second();
         if left <= 0 {
             let mut delete = Action::delete(JOBS, &self.job.metadata);
@@ -117,15 +130,20 @@ impl Run<'_> {
         let (spec, old) = (self.spec, self.job.status.clone().unwrap_or_default());
         let indexed = spec.completion_mode.as_deref() == Some("Indexed");
         let active: Vec<&Arc<Pod>> = pods.iter().filter(|p| pod::is_active(p)).collect();
-        let failed_pods: Vec<&Arc<Pod>> = pods.iter().filter(|p| pod::phase(p) == "Failed").collect();
+        let failed_pods: Vec<&Arc<Pod>> =
+            pods.iter().filter(|p| pod::phase(p) == "Failed").collect();
         let mut completed = parse_ranges(old.completed_indexes.as_deref().unwrap_or_default());
-        completed.extend(pods.iter().filter(|p| pod::phase(p) == "Succeeded").filter_map(|p| index(p)));
+        completed
+            .extend(pods.iter().filter(|p| pod::phase(p) == "Succeeded").filter_map(|p| index(p)));
         let succeeded = if indexed {
             i32::try_from(completed.len()).unwrap_or(i32::MAX)
         } else {
-            i32::try_from(pods.iter().filter(|p| pod::phase(p) == "Succeeded").count()).unwrap_or(i32::MAX).max(old.succeeded.unwrap_or(0))
+            i32::try_from(pods.iter().filter(|p| pod::phase(p) == "Succeeded").count())
+                .unwrap_or(i32::MAX)
+                .max(old.succeeded.unwrap_or(0))
         };
-        let failed = i32::try_from(failed_pods.len()).unwrap_or(i32::MAX).max(old.failed.unwrap_or(0));
+        let failed =
+            i32::try_from(failed_pods.len()).unwrap_or(i32::MAX).max(old.failed.unwrap_or(0));
         let suspended = spec.suspend == Some(true);
         let mut start = old.start_time.as_ref().map(|t| t.0);
         let mut terminate = false;
@@ -135,8 +153,18 @@ impl Run<'_> {
             self.actions.push(Action::warning(reason, message));
             terminate = true;
         } else if self.is_complete(succeeded, active.len()) {
-            self.set("SuccessCriteriaMet", true, "CompletionsReached", "Reached expected number of succeeded pods");
-            self.set("Complete", true, "CompletionsReached", "Reached expected number of succeeded pods");
+            self.set(
+                "SuccessCriteriaMet",
+                true,
+                "CompletionsReached",
+                "Reached expected number of succeeded pods",
+            );
+            self.set(
+                "Complete",
+                true,
+                "CompletionsReached",
+                "Reached expected number of succeeded pods",
+            );
             self.actions.push(Action::normal("Completed", "Job completed"));
             terminate = true;
         } else if suspended {
@@ -153,7 +181,9 @@ impl Run<'_> {
             }
             start = start.or(Some(self.now));
         }
-        if let (Some(deadline), Some(start), false) = (spec.active_deadline_seconds, start, terminate) {
+        if let (Some(deadline), Some(start), false) =
+            (spec.active_deadline_seconds, start, terminate)
+        {
             let left = start.as_second() + deadline - self.now.as_second();
             decision.look_again(Duration::from_secs(u64::try_from(left.max(1)).unwrap_or(1)));
         }
@@ -179,10 +209,14 @@ impl Run<'_> {
 
     fn failure(&self, failed: i32, start: Option<Timestamp>) -> Option<(&'static str, String)> {
         if failed > self.spec.backoff_limit.unwrap_or(6) {
-            return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
+            return Some((
+                "BackoffLimitExceeded",
+                "Job has reached the specified backoff limit".into(),
+            ));
         }
         let deadline = self.spec.active_deadline_seconds?;
-        let over = self.spec.suspend != Some(true) && start.is_some_and(|s| s.as_second() + deadline <= self.now.as_second());
+        let over = self.spec.suspend != Some(true)
+            && start.is_some_and(|s| s.as_second() + deadline <= self.now.as_second());
         over.then(|| ("DeadlineExceeded", "Job was active longer than specified deadline".into()))
     }
 
@@ -194,7 +228,15 @@ impl Run<'_> {
         }
     }
 
-    fn run_pods(&mut self, active: &[&Arc<Pod>], failed: &[&Arc<Pod>], succeeded: i32, completed: &BTreeSet<i32>, indexed: bool, decision: &mut Decision) {
+    fn run_pods(
+        &mut self,
+        active: &[&Arc<Pod>],
+        failed: &[&Arc<Pod>],
+        succeeded: i32,
+        completed: &BTreeSet<i32>,
+        indexed: bool,
+        decision: &mut Decision,
+    ) {
         let parallelism = self.spec.parallelism.unwrap_or(1);
         let wanted = match self.spec.completions {
             Some(n) => parallelism.min(n - succeeded),
@@ -205,7 +247,9 @@ impl Run<'_> {
         if active.len() > wanted {
             let mut order: Vec<_> = active.to_vec();
             order.sort_by_cached_key(|p| pod::deletion_order(p));
-            self.actions.extend(order[..active.len() - wanted].iter().map(|p| Action::delete(PODS, &p.metadata)));
+            self.actions.extend(
+                order[..active.len() - wanted].iter().map(|p| Action::delete(PODS, &p.metadata)),
+            );
             return;
         }
         let missing = wanted - active.len();
@@ -218,7 +262,8 @@ impl Run<'_> {
         }
         if indexed {
             let taken: BTreeSet<i32> = active.iter().filter_map(|p| index(p)).collect();
-            let free = (0..self.spec.completions.unwrap_or(0)).filter(|i| !taken.contains(i) && !completed.contains(i));
+            let free = (0..self.spec.completions.unwrap_or(0))
+                .filter(|i| !taken.contains(i) && !completed.contains(i));
             let new: Vec<Action> = free.take(missing).map(|i| self.create(Some(i))).collect();
             self.actions.extend(new);
         } else {
@@ -241,11 +286,16 @@ impl Run<'_> {
             let name = self.job.metadata.name.clone().unwrap_or_default();
             p.metadata.generate_name = Some(format!("{name}-{i}-"));
             p.metadata.annotations.get_or_insert_default().insert(INDEX.into(), i.to_string());
-            p.metadata.labels = Some(pod::with_label(p.metadata.labels.as_ref(), INDEX, &i.to_string()));
+            p.metadata.labels =
+                Some(pod::with_label(p.metadata.labels.as_ref(), INDEX, &i.to_string()));
             if let Some(spec) = &mut p.spec {
                 spec.hostname = Some(format!("{name}-{i}"));
                 for c in &mut spec.containers {
-                    let var = EnvVar { name: "JOB_COMPLETION_INDEX".into(), value: Some(i.to_string()), value_from: None };
+                    let var = EnvVar {
+                        name: "JOB_COMPLETION_INDEX".into(),
+                        value: Some(i.to_string()),
+                        value_from: None,
+                    };
                     c.env.get_or_insert_default().push(var);
                 }
             }
@@ -256,7 +306,9 @@ impl Run<'_> {
 
 fn ended(p: &Pod) -> Option<Timestamp> {
     let statuses = p.status.as_ref()?.container_statuses.as_ref()?;
-    let times = statuses.iter().filter_map(|s| Some(s.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0));
+    let times = statuses
+        .iter()
+        .filter_map(|s| Some(s.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0));
     times.max().or_else(|| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
 }
 
@@ -291,7 +343,16 @@ mod tests {
     fn indexed_jobs_fill_the_gaps() {
         let j = job(json!({"completions": 5, "parallelism": 3, "completionMode": "Indexed"}));
         let d = decide(&j, &[pod(0, "Succeeded"), pod(2, "Running")], at(0));
-        let indexes: Vec<_> = d.actions.iter().filter_map(|a| match a { Action::Create { object, .. } => Some(object["metadata"]["annotations"][INDEX].as_str().unwrap().to_owned()), _ => None }).collect();
+        let indexes: Vec<_> = d
+            .actions
+            .iter()
+            .filter_map(|a| match a {
+                Action::Create { object, .. } => {
+                    Some(object["metadata"]["annotations"][INDEX].as_str().unwrap().to_owned())
+                }
+                _ => None,
+            })
+            .collect();
         assert_eq!(indexes, ["1", "3"]);
     }
 
@@ -307,7 +368,8 @@ mod tests {
 
     #[test]
     fn suspension_stops_and_completion_ends() {
-        let d = decide(&job(json!({"completions": 1, "suspend": true})), &[pod(0, "Running")], at(0));
+        let d =
+            decide(&job(json!({"completions": 1, "suspend": true})), &[pod(0, "Running")], at(0));
         assert!(d.actions.iter().any(|a| matches!(a, Action::Delete { .. })));
         let d = decide(&job(json!({"completions": 1})), &[pod(0, "Succeeded")], at(0));
         assert!(format!("{:?}", d.actions).contains("\"Complete\""));

@@ -38,7 +38,8 @@ fn condition<'n>(node: &'n Node, kind: &str) -> Option<&'n str> {
 pub fn decide(node: &Node, lease: Option<&Lease>, now: Timestamp) -> Decision {
     let mut decision = Decision::default();
     let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.as_ref()).map(|t| t.0);
-    let heard = renewed.or_else(|| node.metadata.creation_timestamp.as_ref().map(|t| t.0)).unwrap_or(now);
+    let heard =
+        renewed.or_else(|| node.metadata.creation_timestamp.as_ref().map(|t| t.0)).unwrap_or(now);
     let silent = now.as_second() - heard.as_second();
     let mut ready = condition(node, "Ready").unwrap_or("Unknown");
     if silent > GRACE_SECONDS {
@@ -47,7 +48,9 @@ pub fn decide(node: &Node, lease: Option<&Lease>, now: Timestamp) -> Decision {
         }
         ready = "Unknown";
     } else {
-        decision.look_again(Duration::from_secs(u64::try_from(GRACE_SECONDS - silent + 1).unwrap_or(1)));
+        decision.look_again(Duration::from_secs(
+            u64::try_from(GRACE_SECONDS - silent + 1).unwrap_or(1),
+        ));
     }
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     match ready {
@@ -58,7 +61,12 @@ pub fn decide(node: &Node, lease: Option<&Lease>, now: Timestamp) -> Decision {
     if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    wanted.extend(PRESSURES.iter().filter(|(c, _)| condition(node, c) == Some("True")).map(|(_, t)| (*t, "NoSchedule")));
+    wanted.extend(
+        PRESSURES
+            .iter()
+            .filter(|(c, _)| condition(node, c) == Some("True"))
+            .map(|(_, t)| (*t, "NoSchedule")),
+    );
     decision.actions.extend(taints(node, &wanted, now));
     decision
 }
@@ -66,8 +74,15 @@ pub fn decide(node: &Node, lease: Option<&Lease>, now: Timestamp) -> Decision {
 /// Sets the taints that this controller owns, leaving the others.
 fn taints(node: &Node, wanted: &[(&str, &str)], now: Timestamp) -> Option<Action> {
     let have: Vec<Taint> = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-    let ours = |t: &Taint| [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&t.key.as_str()) || PRESSURES.iter().any(|(_, k)| *k == t.key);
-    let mut new: Vec<Value> = have.iter().filter(|t| !ours(t) || wanted.contains(&(t.key.as_str(), t.effect.as_str()))).map(to_value).collect();
+    let ours = |t: &Taint| {
+        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&t.key.as_str())
+            || PRESSURES.iter().any(|(_, k)| *k == t.key)
+    };
+    let mut new: Vec<Value> = have
+        .iter()
+        .filter(|t| !ours(t) || wanted.contains(&(t.key.as_str(), t.effect.as_str())))
+        .map(to_value)
+        .collect();
     for (key, effect) in wanted {
         if !have.iter().any(|t| t.key == *key && t.effect == *effect) {
             let mut taint = json!({"key": key, "effect": effect});
@@ -83,7 +98,14 @@ fn taints(node: &Node, wanted: &[(&str, &str)], now: Timestamp) -> Option<Action
 }
 
 fn silence(node: &Node, now: Timestamp) -> Action {
-    let mut conditions: Vec<Value> = node.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten().map(to_value).collect();
+    let mut conditions: Vec<Value> = node
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.as_ref())
+        .into_iter()
+        .flatten()
+        .map(to_value)
+        .collect();
     conditions.retain(|c| c["type"] != "Ready");
     conditions.push(json!({"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status.",
         "lastHeartbeatTime": rfc3339(now), "lastTransitionTime": rfc3339(now)}));
@@ -98,14 +120,24 @@ pub fn evict_tainted(p: &Pod, node: &Node, now: Timestamp) -> Decision {
     }
     let tolerations = p.spec.as_ref().and_then(|s| s.tolerations.clone()).unwrap_or_default();
     let mut leave_at: Option<i64> = None;
-    for t in node.spec.as_ref().and_then(|s| s.taints.as_ref()).into_iter().flatten().filter(|t| t.effect == "NoExecute") {
+    for t in node
+        .spec
+        .as_ref()
+        .and_then(|s| s.taints.as_ref())
+        .into_iter()
+        .flatten()
+        .filter(|t| t.effect == "NoExecute")
+    {
         let matching: Vec<_> = tolerations
             .iter()
             .filter(|x| {
                 let key = x.key.as_deref().filter(|k| !k.is_empty());
                 let effect = x.effect.as_deref().filter(|e| !e.is_empty());
                 let exists = x.operator.as_deref() == Some("Exists");
-                key.is_none_or(|k| k == t.key) && effect.is_none_or(|e| e == "NoExecute") && (exists || x.value.as_deref().unwrap_or("") == t.value.as_deref().unwrap_or(""))
+                key.is_none_or(|k| k == t.key)
+                    && effect.is_none_or(|e| e == "NoExecute")
+                    && (exists
+                        || x.value.as_deref().unwrap_or("") == t.value.as_deref().unwrap_or(""))
             })
             .collect();
         let until = if matching.is_empty() {
@@ -121,10 +153,18 @@ pub fn evict_tainted(p: &Pod, node: &Node, now: Timestamp) -> Decision {
     }
     match leave_at {
         Some(at) if at <= now.as_second() => {
-            decision.actions.push(Action::normal("TaintManagerEviction", format!("Marking for deletion Pod {}/{}", p.metadata.namespace.as_deref().unwrap_or(""), p.metadata.name.as_deref().unwrap_or(""))));
+            decision.actions.push(Action::normal(
+                "TaintManagerEviction",
+                format!(
+                    "Marking for deletion Pod {}/{}",
+                    p.metadata.namespace.as_deref().unwrap_or(""),
+                    p.metadata.name.as_deref().unwrap_or("")
+                ),
+            ));
             decision.actions.push(Action::delete(PODS, &p.metadata));
         }
-        Some(at) => decision.look_again(Duration::from_secs(u64::try_from(at - now.as_second()).unwrap_or(1))),
+        Some(at) => decision
+            .look_again(Duration::from_secs(u64::try_from(at - now.as_second()).unwrap_or(1))),
         None => {}
     }
     decision
@@ -142,8 +182,10 @@ pub fn collect_pods(pods: &[Arc<Pod>], node_exists: impl Fn(&str) -> bool) -> Ve
     };
     let lost = |p: &Pod| !pod::node_name(p).is_empty() && !node_exists(pod::node_name(p));
     let unbound = |p: &Pod| pod::is_deleting(&p.metadata) && pod::node_name(p).is_empty();
-    let mut actions: Vec<Action> = pods.iter().filter(|p| lost(p) || unbound(p)).map(|p| force(p)).collect();
-    let mut ended: Vec<&Arc<Pod>> = pods.iter().filter(|p| pod::is_finished(p) && !pod::is_deleting(&p.metadata)).collect();
+    let mut actions: Vec<Action> =
+        pods.iter().filter(|p| lost(p) || unbound(p)).map(|p| force(p)).collect();
+    let mut ended: Vec<&Arc<Pod>> =
+        pods.iter().filter(|p| pod::is_finished(p) && !pod::is_deleting(&p.metadata)).collect();
     if ended.len() > TERMINATED_PODS {
         ended.sort_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0));
         actions.extend(ended[..ended.len() - TERMINATED_PODS].iter().map(|p| force(p)));

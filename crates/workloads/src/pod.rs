@@ -29,7 +29,10 @@ pub fn is_active(pod: &Pod) -> bool {
 }
 
 /// The status of a condition.
-pub fn condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p k8s_openapi::api::core::v1::PodCondition> {
+pub fn condition<'p>(
+    pod: &'p Pod,
+    kind: &str,
+) -> Option<&'p k8s_openapi::api::core::v1::PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
@@ -45,7 +48,8 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
 
 /// How long until a ready pod is available; `None` when it never was ready.
 pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
-    let since = condition(pod, "Ready").filter(|c| c.status == "True")?.last_transition_time.as_ref()?.0;
+    let since =
+        condition(pod, "Ready").filter(|c| c.status == "True")?.last_transition_time.as_ref()?.0;
     let left = i64::from(min_ready_seconds) - (now.as_second() - since.as_second());
     Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
 }
@@ -57,7 +61,11 @@ pub fn node_name(pod: &Pod) -> &str {
 
 /// The UID of the object that controls it.
 pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
-    meta.owner_references.as_ref()?.iter().find(|r| r.controller == Some(true)).map(|r| r.uid.as_str())
+    meta.owner_references
+        .as_ref()?
+        .iter()
+        .find(|r| r.controller == Some(true))
+        .map(|r| r.uid.as_str())
 }
 
 /// A typed selector as one that matches.
@@ -74,10 +82,23 @@ pub fn deletion_order(pod: &Pod) -> (u8, u8, u8, i64, std::cmp::Reverse<i64>, i6
         "Unknown" => 1,
         _ => 2,
     };
-    let cost = pod.metadata.annotations.as_ref().and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
+    let cost = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
     let cost: i64 = cost.and_then(|c| c.parse().ok()).unwrap_or(0);
-    let ready_since = condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.as_ref());
-    let restarts = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()).into_iter().flatten().map(|c| i64::from(c.restart_count)).max();
+    let ready_since = condition(pod, "Ready")
+        .filter(|c| c.status == "True")
+        .and_then(|c| c.last_transition_time.as_ref());
+    let restarts = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.container_statuses.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|c| i64::from(c.restart_count))
+        .max();
     let newest = |t: i64| -t;
     (
         assigned,
@@ -85,13 +106,19 @@ pub fn deletion_order(pod: &Pod) -> (u8, u8, u8, i64, std::cmp::Reverse<i64>, i6
         u8::from(is_ready(pod)),
         cost,
         std::cmp::Reverse(restarts.unwrap_or(0)),
-        newest(ready_since.or(pod.metadata.creation_timestamp.as_ref()).map_or(0, |t| t.0.as_second())),
+        newest(
+            ready_since.or(pod.metadata.creation_timestamp.as_ref()).map_or(0, |t| t.0.as_second()),
+        ),
         pod.metadata.name.clone().unwrap_or_default(),
     )
 }
 
 /// A pod from a template, controlled by an object.
-pub fn from_template(template: &PodTemplateSpec, resource: crate::Resource, owner: &ObjectMeta) -> Pod {
+pub fn from_template(
+    template: &PodTemplateSpec,
+    resource: crate::Resource,
+    owner: &ObjectMeta,
+) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
@@ -126,7 +153,11 @@ pub fn template_hash(v: &impl serde::Serialize, collisions: i32) -> String {
 }
 
 /// Labels with one more.
-pub fn with_label(labels: Option<&BTreeMap<String, String>>, key: &str, value: &str) -> BTreeMap<String, String> {
+pub fn with_label(
+    labels: Option<&BTreeMap<String, String>>,
+    key: &str,
+    value: &str,
+) -> BTreeMap<String, String> {
     let mut labels = labels.cloned().unwrap_or_default();
     labels.insert(key.into(), value.into());
     labels

@@ -39,12 +39,18 @@ pub fn decide(rs: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Decision {
     if !deleting {
         if let Some(missing) = want.checked_sub(active.len()).filter(|n| *n > 0) {
             let template = spec.template.clone().unwrap_or_default();
-            let new = Action::create(PODS, &namespace(rs), &pod::from_template(&template, REPLICA_SETS, &rs.metadata));
+            let new = Action::create(
+                PODS,
+                &namespace(rs),
+                &pod::from_template(&template, REPLICA_SETS, &rs.metadata),
+            );
             decision.actions.extend(std::iter::repeat_n(new, missing.min(BURST)));
         } else if active.len() > want {
             active.sort_by_cached_key(|p| pod::deletion_order(p));
             let excess = (active.len() - want).min(BURST);
-            decision.actions.extend(active[..excess].iter().map(|p| Action::delete(PODS, &p.metadata)));
+            decision
+                .actions
+                .extend(active[..excess].iter().map(|p| Action::delete(PODS, &p.metadata)));
         }
     }
     status(rs, &owned, now, &mut decision);
@@ -58,29 +64,53 @@ fn namespace(rs: &ReplicaSet) -> String {
 fn adopt(p: &Pod, rs: &ReplicaSet) -> Action {
     let mut owners = p.metadata.owner_references.clone().unwrap_or_default();
     owners.push(crate::action::controller_ref(REPLICA_SETS, &rs.metadata));
-    Action::patch(PODS, &p.metadata, "", json!({"metadata": {"uid": p.metadata.uid, "ownerReferences": owners}}))
+    Action::patch(
+        PODS,
+        &p.metadata,
+        "",
+        json!({"metadata": {"uid": p.metadata.uid, "ownerReferences": owners}}),
+    )
 }
 
 fn release(p: &Pod, uid: &str) -> Action {
     let mut owners = p.metadata.owner_references.clone().unwrap_or_default();
     owners.retain(|o| o.uid != uid);
-    Action::patch(PODS, &p.metadata, "", json!({"metadata": {"uid": p.metadata.uid, "ownerReferences": owners}}))
+    Action::patch(
+        PODS,
+        &p.metadata,
+        "",
+        json!({"metadata": {"uid": p.metadata.uid, "ownerReferences": owners}}),
+    )
 }
 
 fn status(rs: &ReplicaSet, owned: &[Arc<Pod>], now: Timestamp, decision: &mut Decision) {
     let spec = &rs.spec;
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
-    let template_labels = spec.template.as_ref().and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.clone()).unwrap_or_default();
+    let template_labels = spec
+        .template
+        .as_ref()
+        .and_then(|t| t.metadata.as_ref())
+        .and_then(|m| m.labels.clone())
+        .unwrap_or_default();
     let active: Vec<_> = owned.iter().filter(|p| pod::is_active(p)).collect();
-    let labelled = |p: &Pod| template_labels.iter().all(|(k, v)| p.metadata.labels.as_ref().and_then(|l| l.get(k)) == Some(v));
+    let labelled = |p: &Pod| {
+        template_labels
+            .iter()
+            .all(|(k, v)| p.metadata.labels.as_ref().and_then(|l| l.get(k)) == Some(v))
+    };
     let ready = active.iter().filter(|p| pod::is_ready(p)).count();
     let available = active.iter().filter(|p| pod::is_available(p, min_ready, now)).count();
     if available < ready {
-        let soonest = active.iter().filter_map(|p| pod::available_in(p, min_ready, now)).filter(|d| !d.is_zero()).min();
+        let soonest = active
+            .iter()
+            .filter_map(|p| pod::available_in(p, min_ready, now))
+            .filter(|d| !d.is_zero())
+            .min();
         decision.look_again(soonest.unwrap_or(Duration::from_secs(1)));
     }
     let count = |n: usize| if n == 0 { json!(null) } else { json!(n) };
-    let terminating = owned.iter().filter(|p| pod::is_deleting(&p.metadata) && !pod::is_finished(p)).count();
+    let terminating =
+        owned.iter().filter(|p| pod::is_deleting(&p.metadata) && !pod::is_finished(p)).count();
     let new = json!({
         "replicas": active.len(),
         "fullyLabeledReplicas": count(active.iter().filter(|p| labelled(p)).count()),
@@ -103,16 +133,25 @@ mod tests {
     }
 
     fn pods(n: usize, ready: usize) -> Vec<Arc<Pod>> {
-        let one = |i: usize| json!({"metadata": {"name": format!("p{i}"), "namespace": "n", "labels": {"a": "b"},
+        let one = |i: usize| {
+            json!({"metadata": {"name": format!("p{i}"), "namespace": "n", "labels": {"a": "b"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u", "controller": true}]},
             "spec": {"nodeName": "x", "containers": []}, "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": if i < ready { "True" } else { "False" },
-            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+        };
         (0..n).map(|i| Arc::new(serde_json::from_value(one(i)).unwrap())).collect()
     }
 
     fn names(d: &Decision) -> (usize, Vec<String>) {
         let created = d.actions.iter().filter(|a| matches!(a, Action::Create { .. })).count();
-        let deleted = d.actions.iter().filter_map(|a| match a { Action::Delete { name, .. } => Some(name.clone()), _ => None }).collect();
+        let deleted = d
+            .actions
+            .iter()
+            .filter_map(|a| match a {
+                Action::Delete { name, .. } => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
         (created, deleted)
     }
 
@@ -120,11 +159,17 @@ mod tests {
     fn scales_both_ways_and_gives_up_unready_pods_first() {
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         assert_eq!(names(&decide(&set(5), &pods(2, 2), now)), (3, vec![]));
-        assert_eq!(names(&decide(&set(2), &pods(4, 2), now)), (0, vec!["p2".to_owned(), "p3".to_owned()]));
+        assert_eq!(
+            names(&decide(&set(2), &pods(4, 2), now)),
+            (0, vec!["p2".to_owned(), "p3".to_owned()])
+        );
         let d = decide(&set(3), &pods(3, 2), now);
         assert_eq!(names(&d), (0, vec![]));
         let Action::Patch { patch, .. } = &d.actions[0] else { panic!() };
-        assert_eq!((&patch["status"]["replicas"], &patch["status"]["readyReplicas"]), (&json!(3), &json!(2)));
+        assert_eq!(
+            (&patch["status"]["replicas"], &patch["status"]["readyReplicas"]),
+            (&json!(3), &json!(2))
+        );
     }
 
     #[test]
@@ -137,7 +182,10 @@ mod tests {
         stranger.metadata.labels = None;
         all = vec![Arc::new(orphan), Arc::new(stranger)];
         let d = decide(&set(1), &all, now);
-        assert_eq!(d.actions.iter().filter(|a| matches!(a, Action::Patch { subresource: "", .. })).count(), 2);
+        assert_eq!(
+            d.actions.iter().filter(|a| matches!(a, Action::Patch { subresource: "", .. })).count(),
+            2
+        );
         assert_eq!(names(&d), (0, vec![]));
     }
 }

@@ -37,7 +37,14 @@ pub fn decide(set: &StatefulSet, o: &Observed<'_>, now: Timestamp) -> Decision {
     let spec = &set.spec;
     let name = set.metadata.name.clone().unwrap_or_default();
     let used: Vec<String> = o.pods.iter().map(|p| pod_revision(p).to_owned()).collect();
-    let history = revision::sync(STATEFUL_SETS, &set.metadata, &spec.template, o.revisions, spec.revision_history_limit.unwrap_or(10), &used);
+    let history = revision::sync(
+        STATEFUL_SETS,
+        &set.metadata,
+        &spec.template,
+        o.revisions,
+        spec.revision_history_limit.unwrap_or(10),
+        &used,
+    );
     let mut decision = Decision::of(history.actions.clone());
     let mut by_ordinal: BTreeMap<i32, &Arc<Pod>> = BTreeMap::new();
     for p in o.pods {
@@ -49,10 +56,23 @@ pub fn decide(set: &StatefulSet, o: &Observed<'_>, now: Timestamp) -> Decision {
     let wanted = start..start + spec.replicas.unwrap_or(1);
     let old_status = set.status.clone().unwrap_or_default();
     // Until the first rollout ends there is only one revision.
-    let current = old_status.current_revision.clone().filter(|r| !r.is_empty()).unwrap_or_else(|| history.wanted.clone());
+    let current = old_status
+        .current_revision
+        .clone()
+        .filter(|r| !r.is_empty())
+        .unwrap_or_else(|| history.wanted.clone());
     let current_hash = current.strip_prefix(&format!("{name}-")).unwrap_or(&current).to_owned();
     if !pod::is_deleting(&set.metadata) {
-        let mut step = Step { set, spec, o, by_ordinal: &by_ordinal, hash: &history.hash, current_hash: &current_hash, now, decision: &mut decision };
+        let mut step = Step {
+            set,
+            spec,
+            o,
+            by_ordinal: &by_ordinal,
+            hash: &history.hash,
+            current_hash: &current_hash,
+            now,
+            decision: &mut decision,
+        };
         step.run(&name, wanted.clone());
     }
     status(set, spec, &by_ordinal, &history, &current, &current_hash, now, &mut decision);
@@ -74,7 +94,9 @@ impl Step<'_> {
     fn is_available(&mut self, p: &Pod) -> bool {
         let min_ready = self.spec.min_ready_seconds.unwrap_or(0);
         if pod::is_ready(p) && !pod::is_available(p, min_ready, self.now) {
-            self.decision.look_again(pod::available_in(p, min_ready, self.now).unwrap_or(Duration::from_secs(1)));
+            self.decision.look_again(
+                pod::available_in(p, min_ready, self.now).unwrap_or(Duration::from_secs(1)),
+            );
         }
         pod::is_available(p, min_ready, self.now)
     }
@@ -85,7 +107,11 @@ impl Step<'_> {
         for n in wanted.clone() {
             match self.by_ordinal.get(&n).copied() {
                 None => {
-                    let hash = if n < partition + wanted.start { self.current_hash.to_owned() } else { self.hash.to_owned() };
+                    let hash = if n < partition + wanted.start {
+                        self.current_hash.to_owned()
+                    } else {
+                        self.hash.to_owned()
+                    };
                     self.create(name, n, &hash);
                     if ordered {
                         return;
@@ -98,7 +124,9 @@ impl Step<'_> {
                         return;
                     }
                 }
-                Some(p) if ordered && (pod::is_deleting(&p.metadata) || !self.is_available(p)) => return self.break_stuck(p, partition, &wanted),
+                Some(p) if ordered && (pod::is_deleting(&p.metadata) || !self.is_available(p)) => {
+                    return self.break_stuck(p, partition, &wanted);
+                }
                 Some(_) => {}
             }
         }
@@ -119,7 +147,12 @@ impl Step<'_> {
     }
 
     fn partition(&self) -> i32 {
-        self.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.partition).unwrap_or(0)
+        self.spec
+            .update_strategy
+            .as_ref()
+            .and_then(|s| s.rolling_update.as_ref())
+            .and_then(|r| r.partition)
+            .unwrap_or(0)
     }
 
     fn rolls(&self) -> bool {
@@ -128,7 +161,9 @@ impl Step<'_> {
 
     /// A pod of an old revision that never became ready must not block its own repair.
     fn break_stuck(&mut self, p: &Pod, partition: i32, wanted: &std::ops::Range<i32>) {
-        let outdated = pod_revision(p) != self.hash && ordinal(p, self.set.metadata.name.as_deref().unwrap_or("")).is_some_and(|n| n >= wanted.start + partition);
+        let outdated = pod_revision(p) != self.hash
+            && ordinal(p, self.set.metadata.name.as_deref().unwrap_or(""))
+                .is_some_and(|n| n >= wanted.start + partition);
         if self.rolls() && outdated && !pod::is_deleting(&p.metadata) && !pod::is_ready(p) {
             self.decision.actions.push(Action::delete(PODS, &p.metadata));
         }
@@ -157,7 +192,15 @@ impl Step<'_> {
         let pod_name = format!("{name}-{n}");
         // A pod below the partition gets the template of its revision, as far as it is known.
         let template = (hash != self.hash)
-            .then(|| self.o.revisions.iter().find(|r| r.metadata.labels.as_ref().and_then(|l| l.get(revision::LABEL)).is_some_and(|h| h == hash)))
+            .then(|| {
+                self.o.revisions.iter().find(|r| {
+                    r.metadata
+                        .labels
+                        .as_ref()
+                        .and_then(|l| l.get(revision::LABEL))
+                        .is_some_and(|h| h == hash)
+                })
+            })
             .flatten()
             .and_then(|r| serde_json::from_value(r.data.0["spec"]["template"].clone()).ok())
             .unwrap_or_else(|| self.spec.template.clone());
@@ -183,7 +226,8 @@ impl Step<'_> {
                     object.status = None;
                     self.decision.actions.push(Action::create(CLAIMS, &namespace, &object));
                 }
-                let source = json!({"name": volume, "persistentVolumeClaim": {"claimName": claim_name}});
+                let source =
+                    json!({"name": volume, "persistentVolumeClaim": {"claimName": claim_name}});
                 if let Ok(v) = serde_json::from_value::<Volume>(source) {
                     let volumes = spec.volumes.get_or_insert_default();
                     volumes.retain(|x| x.name != v.name);
@@ -192,12 +236,24 @@ impl Step<'_> {
             }
         }
         self.decision.actions.push(Action::create(PODS, &namespace, &p));
-        self.decision.actions.push(Action::normal("SuccessfulCreate", format!("create Pod {pod_name} in StatefulSet {name} successful")));
+        self.decision.actions.push(Action::normal(
+            "SuccessfulCreate",
+            format!("create Pod {pod_name} in StatefulSet {name} successful"),
+        ));
     }
 }
 
 #[expect(clippy::too_many_arguments, reason = "all of it is observed state")]
-fn status(set: &StatefulSet, spec: &StatefulSetSpec, pods: &BTreeMap<i32, &Arc<Pod>>, history: &revision::History, current: &str, current_hash: &str, now: Timestamp, decision: &mut Decision) {
+fn status(
+    set: &StatefulSet,
+    spec: &StatefulSetSpec,
+    pods: &BTreeMap<i32, &Arc<Pod>>,
+    history: &revision::History,
+    current: &str,
+    current_hash: &str,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
     let live: Vec<&Pod> = pods.values().map(|p| &***p).filter(|p| !pod::is_finished(p)).collect();
     let count = |f: &dyn Fn(&Pod) -> bool| live.iter().filter(|p| f(p)).count();
     let updated = count(&|p| pod_revision(p) == history.hash && !pod::is_deleting(&p.metadata));

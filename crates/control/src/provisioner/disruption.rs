@@ -54,7 +54,10 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
     });
 }
 
-async fn look(shared: &Arc<Shared>, running: &mut Option<Running>) -> Result<Option<Duration>, Error> {
+async fn look(
+    shared: &Arc<Shared>,
+    running: &mut Option<Running>,
+) -> Result<Option<Duration>, Error> {
     if let Some(r) = running.take() {
         match advance(shared, &r).await? {
             true => {}
@@ -65,9 +68,22 @@ async fn look(shared: &Arc<Shared>, running: &mut Option<Running>) -> Result<Opt
         }
     }
     // While pods wait for a place, what looks unneeded may be needed.
-    let waiting = shared.world.pods.all().iter().any(|p| pod::is_active(p) && pod::node_name(p).is_empty());
-    let coming = shared.karpenter.claims.all().iter().any(|c| c.metadata.deletion_timestamp.is_none() && !is_true(c, "Initialized"));
-    let pools: HashMap<String, NodePool> = shared.karpenter.pools.all().iter().map(|o| NodePool::read(o)).map(|p| (p.name.clone(), p)).collect();
+    let waiting =
+        shared.world.pods.all().iter().any(|p| pod::is_active(p) && pod::node_name(p).is_empty());
+    let coming = shared
+        .karpenter
+        .claims
+        .all()
+        .iter()
+        .any(|c| c.metadata.deletion_timestamp.is_none() && !is_true(c, "Initialized"));
+    let pools: HashMap<String, NodePool> = shared
+        .karpenter
+        .pools
+        .all()
+        .iter()
+        .map(|o| NodePool::read(o))
+        .map(|p| (p.name.clone(), p))
+        .collect();
     let (candidates, wait) = candidates(shared, &pools);
     let now = Timestamp::now();
     let counts = counts(shared, &pools);
@@ -84,35 +100,55 @@ async fn look(shared: &Arc<Shared>, running: &mut Option<Running>) -> Result<Opt
             return Ok(Some(SETTLE));
         }
     }
-    if waiting || coming || shared.karpenter.claims.all().iter().any(|c| c.metadata.deletion_timestamp.is_some()) {
+    if waiting
+        || coming
+        || shared.karpenter.claims.all().iter().any(|c| c.metadata.deletion_timestamp.is_some())
+    {
         return Ok(wait);
     }
-    let mut under: Vec<Candidate> = candidates.into_iter().filter(|c| pools.get(&c.pool).is_some_and(|p| p.underutilized)).collect();
+    let mut under: Vec<Candidate> = candidates
+        .into_iter()
+        .filter(|c| pools.get(&c.pool).is_some_and(|p| p.underutilized))
+        .collect();
     under.retain(|c| !c.pods.is_empty());
     if under.is_empty() {
         return Ok(wait);
     }
-    let limits: BTreeMap<String, usize> = pools.keys().map(|p| (p.clone(), allowed(p, "Underutilized"))).collect();
+    let limits: BTreeMap<String, usize> =
+        pools.keys().map(|p| (p.clone(), allowed(p, "Underutilized"))).collect();
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
         let snapshot = s.snapshot();
-        consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| limits.get(pool).copied().unwrap_or(0))
+        consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| {
+            limits.get(pool).copied().unwrap_or(0)
+        })
     });
-    let Some(command) = found.await.map_err(|e| Error::Request(e.to_string()))? else { return Ok(wait) };
+    let Some(command) = found.await.map_err(|e| Error::Request(e.to_string()))? else {
+        return Ok(wait);
+    };
     tracing::info!(why = command.why, "consolidating");
     *running = Some(begin(shared, command).await?);
     Ok(Some(Duration::from_millis(500)))
 }
 
 /// Nodes that may be given up now, and when more may be.
-fn candidates(shared: &Shared, pools: &HashMap<String, NodePool>) -> (Vec<Candidate>, Option<Duration>) {
+fn candidates(
+    shared: &Shared,
+    pools: &HashMap<String, NodePool>,
+) -> (Vec<Candidate>, Option<Duration>) {
     let (mut found, mut wait): (Vec<Candidate>, Option<Duration>) = (Vec::new(), None);
     for claim in shared.karpenter.claims.all() {
-        let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default();
+        let label =
+            claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default();
         let name = claim.metadata.name.clone().unwrap_or_default();
-        let (Some(pool), Some(node)) = (pools.get(&label), shared.world.nodes.get("", &name)) else { continue };
+        let (Some(pool), Some(node)) = (pools.get(&label), shared.world.nodes.get("", &name))
+        else {
+            continue;
+        };
         let Some(since) = lifecycle::initialized_at(&claim) else { continue };
-        let kept = |a: Option<&BTreeMap<String, String>>| a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true");
+        let kept = |a: Option<&BTreeMap<String, String>>| {
+            a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true")
+        };
         if claim.metadata.deletion_timestamp.is_some() || kept(node.metadata.annotations.as_ref()) {
             continue;
         }
@@ -123,8 +159,13 @@ fn candidates(shared: &Shared, pools: &HashMap<String, NodePool>) -> (Vec<Candid
             wait = Some(wait.map_or(quiet - calm, |w| w.min(quiet - calm)));
             continue;
         }
-        let pods: Vec<_> = shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
-        let movable = pods.iter().all(|p| !kept(p.metadata.annotations.as_ref()) && !pod::is_deleting(&p.metadata) && may_evict(shared, p));
+        let pods: Vec<_> =
+            shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
+        let movable = pods.iter().all(|p| {
+            !kept(p.metadata.annotations.as_ref())
+                && !pod::is_deleting(&p.metadata)
+                && may_evict(shared, p)
+        });
         if !movable {
             continue;
         }
@@ -137,9 +178,15 @@ fn candidates(shared: &Shared, pools: &HashMap<String, NodePool>) -> (Vec<Candid
 
 /// Whether the budgets of a pod let at least one go now.
 fn may_evict(shared: &Shared, p: &k8s_openapi::api::core::v1::Pod) -> bool {
-    let budgets = shared.world.budgets.in_namespace(p.metadata.namespace.as_deref().unwrap_or_default());
+    let budgets =
+        shared.world.budgets.in_namespace(p.metadata.namespace.as_deref().unwrap_or_default());
     budgets.iter().all(|b| {
-        let selects = b.spec.as_ref().and_then(|s| s.selector.as_ref()).and_then(pod::selector).is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()));
+        let selects = b
+            .spec
+            .as_ref()
+            .and_then(|s| s.selector.as_ref())
+            .and_then(pod::selector)
+            .is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()));
         !selects || b.status.as_ref().is_some_and(|s| s.disruptions_allowed.unwrap_or(0) > 0)
     })
 }
@@ -155,11 +202,16 @@ fn counts(shared: &Shared, pools: &HashMap<String, NodePool>) -> HashMap<String,
             }
             let own = claim.metadata.name.clone().unwrap_or_default();
             let ready = shared.world.nodes.get("", &own).is_some_and(|n| {
-                n.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+                n.status
+                    .as_ref()
+                    .and_then(|s| s.conditions.as_ref())
+                    .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
             });
             let entry = counts.entry(name.clone()).or_default();
             entry.0 += 1;
-            entry.1 += usize::from(!ready || claim.metadata.deletion_timestamp.is_some() || going.contains(&own));
+            entry.1 += usize::from(
+                !ready || claim.metadata.deletion_timestamp.is_some() || going.contains(&own),
+            );
         }
     }
     counts
@@ -171,7 +223,16 @@ fn claim(shared: &Shared, name: &str) -> Option<Arc<DynamicObject>> {
 
 async fn give_up(shared: &Shared, name: &str, reason: &str, why: &str) -> Result<(), Error> {
     let Some(c) = claim(shared, name) else { return Ok(()) };
-    shared.writer.event(&c.metadata, CLAIMS, "Normal", "DisruptionTerminating", &format!("Disrupting NodeClaim: {reason}: {why}")).await;
+    shared
+        .writer
+        .event(
+            &c.metadata,
+            CLAIMS,
+            "Normal",
+            "DisruptionTerminating",
+            &format!("Disrupting NodeClaim: {reason}: {why}"),
+        )
+        .await;
     shared.delete_claim(&c).await
 }
 
@@ -184,7 +245,10 @@ async fn begin(shared: &Shared, command: Command) -> Result<Running, Error> {
             shared.taint(&node).await?;
         }
         if let Some(c) = claim(shared, name) {
-            shared.writer.event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why).await;
+            shared
+                .writer
+                .event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why)
+                .await;
         }
     }
     Ok(Running { remove: command.remove, replacements, since: Instant::now() })
@@ -193,7 +257,8 @@ async fn begin(shared: &Shared, command: Command) -> Result<Running, Error> {
 /// Goes on with a command. Returns whether it is over.
 async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
     let claims: Vec<_> = r.replacements.iter().map(|n| claim(shared, n)).collect();
-    let lost = claims.iter().any(|c| c.as_ref().is_none_or(|c| c.metadata.deletion_timestamp.is_some()));
+    let lost =
+        claims.iter().any(|c| c.as_ref().is_none_or(|c| c.metadata.deletion_timestamp.is_some()));
     if lost || r.since.elapsed() > PATIENCE {
         for name in &r.remove {
             untaint(shared, name).await?;

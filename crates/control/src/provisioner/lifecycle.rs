@@ -5,7 +5,10 @@ use crate::{
     Stop,
     api::{Error, path},
     informer::{Key, key},
-    karpenter::{API, DISRUPTED, FINALIZER, PRICE, UNREGISTERED, condition, duration, is_true, requirements, with_condition},
+    karpenter::{
+        API, DISRUPTED, FINALIZER, PRICE, UNREGISTERED, condition, duration, is_true, requirements,
+        with_condition,
+    },
     queue::Queue,
     simulation::DEADLINE,
 };
@@ -36,7 +39,8 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
         // Only a node that is going waits for its pods.
         let Some(p) = c.object() else { return };
         let node = pod::node_name(p);
-        if s.karpenter.claims.get("", node).is_some_and(|c| c.metadata.deletion_timestamp.is_some()) {
+        if s.karpenter.claims.get("", node).is_some_and(|c| c.metadata.deletion_timestamp.is_some())
+        {
             q.add((String::new(), node.to_owned()));
         }
     });
@@ -67,8 +71,11 @@ impl Shared {
             let limit = self.cloud.settings().real(REGISTRATION);
             let gone = is_true(&claim, "Registered");
             if gone || age >= limit {
-                let why = if gone { "its node is gone" } else { "its node did not register in time" };
-                self.writer.event(&claim.metadata, CLAIMS, "Warning", "FailedRegistration", why).await;
+                let why =
+                    if gone { "its node is gone" } else { "its node did not register in time" };
+                self.writer
+                    .event(&claim.metadata, CLAIMS, "Warning", "FailedRegistration", why)
+                    .await;
                 self.delete_claim(&claim).await?;
                 return Ok(None);
             }
@@ -76,11 +83,21 @@ impl Shared {
         };
         if node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(DEADLINE)) {
             // What was taken back is not bought again for a while.
-            let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default();
+            let label = |k: &str| {
+                claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default()
+            };
             if let Some(c) = CapacityType::parse(&label(CAPACITY_TYPE)) {
                 self.set_unavailable(vec![(label(INSTANCE_TYPE), label(ZONE), c)]);
             }
-            self.writer.event(&claim.metadata, CLAIMS, "Warning", "SpotInterrupted", "the machine is being taken back; its pods move").await;
+            self.writer
+                .event(
+                    &claim.metadata,
+                    CLAIMS,
+                    "Warning",
+                    "SpotInterrupted",
+                    "the machine is being taken back; its pods move",
+                )
+                .await;
             self.delete_claim(&claim).await?;
             return Ok(None);
         }
@@ -93,7 +110,9 @@ impl Shared {
         }
         let Some(expiry) = duration(&claim.data["spec"]["expireAfter"]) else { return Ok(None) };
         if age >= expiry {
-            self.writer.event(&claim.metadata, CLAIMS, "Normal", "Expired", "the node has reached its age").await;
+            self.writer
+                .event(&claim.metadata, CLAIMS, "Normal", "Expired", "the node has reached its age")
+                .await;
             self.delete_claim(&claim).await?;
             return Ok(None);
         }
@@ -103,11 +122,22 @@ impl Shared {
     pub(super) async fn delete_claim(&self, claim: &DynamicObject) -> Result<(), Error> {
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": claim.metadata.uid}});
-        match self.writer.send("DELETE", &path(API, "nodeclaims", "", name, ""), "application/json", &options).await {
+        match self
+            .writer
+            .send("DELETE", &path(API, "nodeclaims", "", name, ""), "application/json", &options)
+            .await
+        {
             Err(e) if e.code() != Some(404) => Err(e),
             Ok(v) => {
-                let revision = v["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
-                let _ = tokio::time::timeout(Duration::from_secs(5), self.karpenter.claims.seen(revision)).await;
+                let revision = v["metadata"]["resourceVersion"]
+                    .as_str()
+                    .and_then(|r| r.parse().ok())
+                    .unwrap_or(0);
+                let _ = tokio::time::timeout(
+                    Duration::from_secs(5),
+                    self.karpenter.claims.seen(revision),
+                )
+                .await;
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -116,12 +146,20 @@ impl Shared {
 
     async fn launch(&self, claim: &DynamicObject) -> Result<Option<Duration>, Error> {
         let wanted = requirements(&claim.data["spec"]["requirements"]);
-        let list = |k: &str| wanted.get(k).map(|v| v.listed.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_or_default();
+        let list = |k: &str| {
+            wanted
+                .get(k)
+                .map(|v| v.listed.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .unwrap_or_default()
+        };
         let request = Launch {
             name: claim.metadata.name.clone().unwrap_or_default(),
             types: list(INSTANCE_TYPE),
             zones: list(ZONE),
-            capacity_types: list(CAPACITY_TYPE).iter().filter_map(|c| CapacityType::parse(c)).collect(),
+            capacity_types: list(CAPACITY_TYPE)
+                .iter()
+                .filter_map(|c| CapacityType::parse(c))
+                .collect(),
         };
         match self.cloud.launch(&request) {
             Ok(machine) => {
@@ -132,7 +170,15 @@ impl Shared {
                 if let LaunchError::NoCapacity(refused) = &error {
                     self.set_unavailable(refused.clone());
                 }
-                self.writer.event(&claim.metadata, CLAIMS, "Warning", "InsufficientCapacityError", &format!("NodeClaim {} event: {error}", request.name)).await;
+                self.writer
+                    .event(
+                        &claim.metadata,
+                        CLAIMS,
+                        "Warning",
+                        "InsufficientCapacityError",
+                        &format!("NodeClaim {} event: {error}", request.name),
+                    )
+                    .await;
                 self.delete_claim(claim).await?;
                 self.wake_provision.notify_one();
                 Ok(None)
@@ -149,10 +195,18 @@ impl Shared {
         self.writer.patch(&path(API, "nodeclaims", "", name, ""), &patch).await?;
         let conditions = with_condition(claim, "Launched", true, "Launched", "", Timestamp::now());
         let status = json!({"providerID": m.provider_id, "capacity": m.instance_type.capacity().to_list(), "allocatable": m.instance_type.allocatable().to_list(), "conditions": conditions});
-        self.writer.patch(&path(API, "nodeclaims", "", name, "status"), &json!({"status": status})).await.map(drop)
+        self.writer
+            .patch(&path(API, "nodeclaims", "", name, "status"), &json!({"status": status}))
+            .await
+            .map(drop)
     }
 
-    async fn set_claim(&self, claim: &DynamicObject, kinds: &[&str], extra: Value) -> Result<(), Error> {
+    async fn set_claim(
+        &self,
+        claim: &DynamicObject,
+        kinds: &[&str],
+        extra: Value,
+    ) -> Result<(), Error> {
         let mut copy = claim.clone();
         for kind in kinds {
             if let Some(all) = with_condition(&copy, kind, true, kind, "", Timestamp::now()) {
@@ -163,7 +217,13 @@ impl Shared {
         for (k, v) in extra.as_object().into_iter().flatten() {
             status[k] = v.clone();
         }
-        let at = path(API, "nodeclaims", "", claim.metadata.name.as_deref().unwrap_or_default(), "status");
+        let at = path(
+            API,
+            "nodeclaims",
+            "",
+            claim.metadata.name.as_deref().unwrap_or_default(),
+            "status",
+        );
         self.writer.patch(&at, &json!({"status": status})).await.map(drop)
     }
 
@@ -189,11 +249,19 @@ impl Shared {
 
     /// The node is ready for pods.
     async fn initialize(&self, claim: &DynamicObject, node: &Node) -> Result<(), Error> {
-        let ready = node.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        let ready = node
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_ref())
+            .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
         let startup = claim.data["spec"]["startupTaints"].as_array().cloned().unwrap_or_default();
         let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
         let waiting = taints.into_iter().flatten().any(|t| {
-            t.key == UNREGISTERED || t.key == "node.kubernetes.io/not-ready" || startup.iter().any(|s| s["key"] == t.key.as_str() && s["effect"] == t.effect.as_str())
+            t.key == UNREGISTERED
+                || t.key == "node.kubernetes.io/not-ready"
+                || startup
+                    .iter()
+                    .any(|s| s["key"] == t.key.as_str() && s["effect"] == t.effect.as_str())
         });
         if !ready || waiting {
             return Ok(());
@@ -207,7 +275,11 @@ impl Shared {
     }
 
     /// Taints and drains the node, ends the machine, and lets the objects go.
-    async fn end(&self, claim: &DynamicObject, node: Option<&Node>) -> Result<Option<Duration>, Error> {
+    async fn end(
+        &self,
+        claim: &DynamicObject,
+        node: Option<&Node>,
+    ) -> Result<Option<Duration>, Error> {
         let name = claim.metadata.name.clone().unwrap_or_default();
         if !claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER) {
             return Ok(None);
@@ -225,7 +297,8 @@ impl Shared {
             for p in self.pods_on(&name) {
                 self.delete_pod(&p, 0).await?;
             }
-            let rest: Vec<&String> = node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+            let rest: Vec<&String> =
+                node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
             let at = path("v1", "nodes", "", &name, "");
             let patched = self.writer.patch(&at, &json!({"metadata": {"finalizers": rest}})).await;
             let deleted = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
@@ -238,7 +311,8 @@ impl Shared {
         } else {
             self.cloud.terminate(&id);
         }
-        let rest: Vec<&String> = claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+        let rest: Vec<&String> =
+            claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
         let patch = json!({"metadata": {"finalizers": rest}});
         self.going.lock().remove(&name);
         match self.writer.patch(&path(API, "nodeclaims", "", &name, ""), &patch).await {
@@ -252,7 +326,11 @@ impl Shared {
         if taints.iter().any(|t| t.key == DISRUPTED) {
             return Ok(());
         }
-        taints.push(k8s_openapi::api::core::v1::Taint { key: DISRUPTED.into(), effect: "NoSchedule".into(), ..Default::default() });
+        taints.push(k8s_openapi::api::core::v1::Taint {
+            key: DISRUPTED.into(),
+            effect: "NoSchedule".into(),
+            ..Default::default()
+        });
         let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
         let at = path("v1", "nodes", "", node.metadata.name.as_deref().unwrap_or_default(), "");
         self.writer.patch(&at, &patch).await.map(drop)
@@ -266,7 +344,13 @@ impl Shared {
 
     async fn delete_pod(&self, p: &Pod, grace: i64) -> Result<(), Error> {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace, "preconditions": {"uid": p.metadata.uid}});
-        let at = path("v1", "pods", p.metadata.namespace.as_deref().unwrap_or_default(), p.metadata.name.as_deref().unwrap_or_default(), "");
+        let at = path(
+            "v1",
+            "pods",
+            p.metadata.namespace.as_deref().unwrap_or_default(),
+            p.metadata.name.as_deref().unwrap_or_default(),
+            "",
+        );
         match self.writer.send("DELETE", &at, "application/json", &options).await {
             Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
             _ => Ok(()),
@@ -278,9 +362,16 @@ impl Shared {
         let now = Timestamp::now();
         let started = claim.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
         let patience = duration(&claim.data["spec"]["terminationGracePeriod"]);
-        let over = patience.is_some_and(|d| Duration::try_from(now.duration_since(started)).unwrap_or_default() >= d);
+        let over = patience.is_some_and(|d| {
+            Duration::try_from(now.duration_since(started)).unwrap_or_default() >= d
+        });
         let pods: Vec<Arc<Pod>> = self.pods_on(name).into_iter().filter(|p| !stays(p)).collect();
-        let critical = |p: &Pod| p.spec.as_ref().and_then(|s| s.priority_class_name.as_deref()).is_some_and(|c| c.starts_with("system-"));
+        let critical = |p: &Pod| {
+            p.spec
+                .as_ref()
+                .and_then(|s| s.priority_class_name.as_deref())
+                .is_some_and(|c| c.starts_with("system-"))
+        };
         let (last, first): (Vec<_>, Vec<_>) = pods.iter().cloned().partition(|p| critical(p));
         for p in if first.is_empty() { last } else { first } {
             if pod::is_deleting(&p.metadata) {
@@ -290,14 +381,41 @@ impl Shared {
                 self.delete_pod(&p, 1).await?;
                 continue;
             }
-            let blocked = p.metadata.annotations.as_ref().and_then(|a| a.get(crate::karpenter::DO_NOT_DISRUPT)).is_some_and(|v| v == "true");
+            let blocked = p
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get(crate::karpenter::DO_NOT_DISRUPT))
+                .is_some_and(|v| v == "true");
             if blocked {
                 continue;
             }
-            let (ns, pn) = (p.metadata.namespace.clone().unwrap_or_default(), p.metadata.name.clone().unwrap_or_default());
+            let (ns, pn) = (
+                p.metadata.namespace.clone().unwrap_or_default(),
+                p.metadata.name.clone().unwrap_or_default(),
+            );
             let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pn, "namespace": ns}});
-            match self.writer.send("POST", &path("v1", "pods", &ns, &pn, "eviction"), "application/json", &eviction).await {
-                Ok(_) => self.writer.event(&p.metadata, action::PODS, "Normal", "Evicted", "Evicted pod: the node is going").await,
+            match self
+                .writer
+                .send(
+                    "POST",
+                    &path("v1", "pods", &ns, &pn, "eviction"),
+                    "application/json",
+                    &eviction,
+                )
+                .await
+            {
+                Ok(_) => {
+                    self.writer
+                        .event(
+                            &p.metadata,
+                            action::PODS,
+                            "Normal",
+                            "Evicted",
+                            "Evicted pod: the node is going",
+                        )
+                        .await
+                }
                 // A budget says not yet.
                 Err(e) if matches!(e.code(), Some(404 | 409 | 429)) => {}
                 Err(e) => return Err(e),
@@ -309,13 +427,23 @@ impl Shared {
 
 /// Whether a pod goes down with its node instead of moving: daemons, and what tolerates the taint.
 pub(super) fn stays(p: &Pod) -> bool {
-    let daemon = p.metadata.owner_references.iter().flatten().any(|r| r.kind == "DaemonSet" && r.controller == Some(true));
+    let daemon = p
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|r| r.kind == "DaemonSet" && r.controller == Some(true));
     let tolerations = p.spec.as_ref().and_then(|s| s.tolerations.as_ref());
-    let tolerates = tolerations.into_iter().flatten().any(|t| t.key.as_deref() == Some(DISRUPTED) && (t.operator.as_deref() == Some("Exists")));
+    let tolerates = tolerations
+        .into_iter()
+        .flatten()
+        .any(|t| t.key.as_deref() == Some(DISRUPTED) && (t.operator.as_deref() == Some("Exists")));
     daemon || tolerates
 }
 
 /// When a claim was initialized.
 pub(super) fn initialized_at(claim: &DynamicObject) -> Option<Timestamp> {
-    condition(claim, "Initialized").filter(|c| c["status"] == "True").and_then(|c| parse_rfc3339(c["lastTransitionTime"].as_str()?))
+    condition(claim, "Initialized")
+        .filter(|c| c["status"] == "True")
+        .and_then(|c| parse_rfc3339(c["lastTransitionTime"].as_str()?))
 }

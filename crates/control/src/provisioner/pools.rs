@@ -26,7 +26,10 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
         pool.into_iter().for_each(|p| q.add_after((String::new(), p), Duration::from_millis(100)));
     });
     let (q, s) = (queue.clone(), shared.clone());
-    shared.karpenter.classes.on_change(move |_| s.karpenter.pools.all().iter().for_each(|p| q.add(key(&**p))));
+    shared
+        .karpenter
+        .classes
+        .on_change(move |_| s.karpenter.pools.all().iter().for_each(|p| q.add(key(&**p))));
     let s = shared.clone();
     queue.work("nodepool-status", 1, stop, tasks, move |k| {
         let s = s.clone();
@@ -46,8 +49,14 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
         let s = s.clone();
         async move {
             let Some(class) = s.karpenter.classes.get("", &k.1) else { return Ok(None) };
-            if let Some(all) = with_condition(&class, "Ready", true, "Ready", "", Timestamp::now()) {
-                s.writer.patch(&path(CLASS_API, "simulatednodeclasses", "", &k.1, "status"), &json!({"status": {"conditions": all}})).await?;
+            if let Some(all) = with_condition(&class, "Ready", true, "Ready", "", Timestamp::now())
+            {
+                s.writer
+                    .patch(
+                        &path(CLASS_API, "simulatednodeclasses", "", &k.1, "status"),
+                        &json!({"status": {"conditions": all}}),
+                    )
+                    .await?;
             }
             Ok(None)
         }
@@ -71,15 +80,29 @@ impl Shared {
         let (ok, reason, message) = if !class {
             (false, "NodeClassNotFound", format!("node class {:?} was not found", pool.class))
         } else if contradictory || self.types(&pool).is_empty() {
-            (false, "NoCompatibleInstanceTypes", "no instance type of the cloud meets the requirements of this NodePool".to_owned())
+            (
+                false,
+                "NoCompatibleInstanceTypes",
+                "no instance type of the cloud meets the requirements of this NodePool".to_owned(),
+            )
         } else {
             (true, "Ready", String::new())
         };
         let now = Timestamp::now();
         let mut copy = o.clone();
         for (kind, on, reason, message) in [
-            ("NodeClassReady", class, if class { "NodeClassReady" } else { reason }, if class { "" } else { &message }),
-            ("ValidationSucceeded", !contradictory, if contradictory { "RequirementsContradict" } else { "ValidationSucceeded" }, ""),
+            (
+                "NodeClassReady",
+                class,
+                if class { "NodeClassReady" } else { reason },
+                if class { "" } else { &message },
+            ),
+            (
+                "ValidationSucceeded",
+                !contradictory,
+                if contradictory { "RequirementsContradict" } else { "ValidationSucceeded" },
+                "",
+            ),
             ("Ready", ok, reason, &message),
         ] {
             if let Some(all) = with_condition(&copy, kind, on, reason, message, now) {
@@ -93,9 +116,16 @@ impl Shared {
             }
         }
         let status = json!({"resources": resources, "nodes": nodes, "conditions": copy.data["status"]["conditions"]});
-        let same = o.data["status"]["resources"] == strip(&resources) && o.data["status"]["conditions"] == status["conditions"] && o.data["status"]["nodes"] == nodes;
+        let same = o.data["status"]["resources"] == strip(&resources)
+            && o.data["status"]["conditions"] == status["conditions"]
+            && o.data["status"]["nodes"] == nodes;
         if !same {
-            self.writer.patch(&path(API, "nodepools", "", &pool.name, "status"), &json!({"status": status})).await?;
+            self.writer
+                .patch(
+                    &path(API, "nodepools", "", &pool.name, "status"),
+                    &json!({"status": status}),
+                )
+                .await?;
             if !ok {
                 self.writer.event(&o.metadata, POOLS, "Warning", reason, &message).await;
             }

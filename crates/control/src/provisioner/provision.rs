@@ -26,7 +26,8 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// Whether the scheduler gave a pod up.
 fn is_waiting(p: &Pod) -> bool {
-    let refused = pod::condition(p, "PodScheduled").is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
+    let refused = pod::condition(p, "PodScheduled")
+        .is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
     pod::is_active(p) && pod::node_name(p).is_empty() && refused
 }
 
@@ -56,7 +57,8 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 }
 
 async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Result<(), Error> {
-    let waiting: Vec<Arc<Pod>> = shared.world.pods.all().into_iter().filter(|p| is_waiting(p)).collect();
+    let waiting: Vec<Arc<Pod>> =
+        shared.world.pods.all().into_iter().filter(|p| is_waiting(p)).collect();
     if waiting.is_empty() {
         told.clear();
         return Ok(());
@@ -71,11 +73,23 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
     create_claims(shared, &plan.new_nodes).await?;
     for p in &waiting {
-        let key = coracle_scheduling::pod::PodKey { namespace: p.metadata.namespace.clone().unwrap_or_default(), name: p.metadata.name.clone().unwrap_or_default() };
+        let key = coracle_scheduling::pod::PodKey {
+            namespace: p.metadata.namespace.clone().unwrap_or_default(),
+            name: p.metadata.name.clone().unwrap_or_default(),
+        };
         let Some(why) = plan.unschedulable.get(&key) else { continue };
         let uid = p.metadata.uid.clone().unwrap_or_default();
         if told.insert(uid, why.clone()).as_ref() != Some(why) {
-            shared.writer.event(&p.metadata, action::PODS, "Warning", "FailedScheduling", &format!("Failed to schedule pod, {why}")).await;
+            shared
+                .writer
+                .event(
+                    &p.metadata,
+                    action::PODS,
+                    "Warning",
+                    "FailedScheduling",
+                    &format!("Failed to schedule pod, {why}"),
+                )
+                .await;
         }
     }
     told.retain(|uid, _| waiting.iter().any(|p| p.metadata.uid.as_ref() == Some(uid)));
@@ -83,27 +97,52 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
 }
 
 /// Creates a claim for each new node and waits until the informer has them. Returns their names.
-pub(super) async fn create_claims(shared: &Shared, nodes: &[NewNode]) -> Result<Vec<String>, Error> {
+pub(super) async fn create_claims(
+    shared: &Shared,
+    nodes: &[NewNode],
+) -> Result<Vec<String>, Error> {
     let (mut names, mut newest) = (Vec::new(), 0);
     for node in nodes {
         let Some(pool) = shared.karpenter.pools.get("", &node.pool) else { continue };
         let claim = claim(&NodePool::read(&pool), &pool.metadata, node);
-        let created = shared.writer.send("POST", &path(API, "nodeclaims", "", "", ""), "application/json", &claim).await?;
+        let created = shared
+            .writer
+            .send("POST", &path(API, "nodeclaims", "", "", ""), "application/json", &claim)
+            .await?;
         let text = |p: &str| coracle_meta::json::text(&created, p).to_owned();
         let name = text("metadata.name");
         tracing::info!(claim = name, pods = node.pods.len(), why = node.why, "bought");
-        let meta = ObjectMeta { name: Some(name.clone()), uid: Some(text("metadata.uid")), ..ObjectMeta::default() };
+        let meta = ObjectMeta {
+            name: Some(name.clone()),
+            uid: Some(text("metadata.uid")),
+            ..ObjectMeta::default()
+        };
         for p in node.pods.iter().take(20) {
-            let about = ObjectMeta { name: Some(p.name.clone()), namespace: Some(p.namespace.clone()), ..ObjectMeta::default() };
-            let about = shared.world.pods.get(&p.namespace, &p.name).map_or(about, |p| p.metadata.clone());
-            shared.writer.event(&about, action::PODS, "Normal", "Nominated", &format!("Pod should schedule on: nodeclaim/{name}")).await;
+            let about = ObjectMeta {
+                name: Some(p.name.clone()),
+                namespace: Some(p.namespace.clone()),
+                ..ObjectMeta::default()
+            };
+            let about =
+                shared.world.pods.get(&p.namespace, &p.name).map_or(about, |p| p.metadata.clone());
+            shared
+                .writer
+                .event(
+                    &about,
+                    action::PODS,
+                    "Normal",
+                    "Nominated",
+                    &format!("Pod should schedule on: nodeclaim/{name}"),
+                )
+                .await;
         }
         shared.writer.event(&meta, CLAIMS, "Normal", "Planned", &node.why).await;
         newest = newest.max(text("metadata.resourceVersion").parse().unwrap_or(0));
         names.push(name);
     }
     if newest > 0 {
-        let _ = tokio::time::timeout(Duration::from_secs(5), shared.karpenter.claims.seen(newest)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), shared.karpenter.claims.seen(newest))
+            .await;
     }
     Ok(names)
 }
@@ -121,14 +160,18 @@ fn claim(pool: &NodePool, meta: &ObjectMeta, node: &NewNode) -> Value {
         })
         .collect();
     let list = |key: &str, values: Value| json!({"key": key, "operator": "In", "values": values});
-    requirements.push(list(INSTANCE_TYPE, json!(node.types.iter().map(|t| &**t).collect::<Vec<_>>())));
+    requirements
+        .push(list(INSTANCE_TYPE, json!(node.types.iter().map(|t| &**t).collect::<Vec<_>>())));
     requirements.push(list(ZONE, json!(node.zones.iter().map(|z| &**z).collect::<Vec<_>>())));
     requirements.push(list(CAPACITY_TYPE, json!(node.capacity_types)));
     requirements.push(list(POOL, json!([pool.name])));
     let mut labels = pool.labels.clone();
     labels.insert(POOL.into(), pool.name.clone());
     let mut annotations = pool.annotations.clone();
-    annotations.insert(PLANNED_TYPE.into(), node.types.first().map(ToString::to_string).unwrap_or_default());
+    annotations.insert(
+        PLANNED_TYPE.into(),
+        node.types.first().map(ToString::to_string).unwrap_or_default(),
+    );
     annotations.insert(DECISION.into(), node.why.clone());
     let template = &pool.template;
     let mut spec = json!({"nodeClassRef": template["nodeClassRef"], "requirements": requirements, "resources": {"requests": node.requests.to_list()}});

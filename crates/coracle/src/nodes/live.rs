@@ -47,7 +47,9 @@ pub(super) async fn run(w: &Watched) -> Result<()> {
             let Event::Key(key) = event::read()? else { continue };
             match key.code {
                 KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
+                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                    return Ok(());
+                }
                 KeyCode::Right => page = (page + 1).min(pages - 1),
                 KeyCode::Left => page = page.saturating_sub(1),
                 _ => {}

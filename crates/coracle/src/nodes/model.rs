@@ -109,14 +109,21 @@ fn row(n: &Node) -> Row {
         Some(c) if c.status != "True" => "NotReady".to_owned(),
         _ => human_duration(SignedDuration::from_secs(Timestamp::now().as_second() - created)),
     };
-    let going = spec.taints.iter().flatten().any(|t| t.effect == "NoSchedule" && t.key.starts_with("karpenter.sh/disrupt"));
+    let going = spec
+        .taints
+        .iter()
+        .flatten()
+        .any(|t| t.effect == "NoSchedule" && t.key.starts_with("karpenter.sh/disrupt"));
     Row {
         name: n.metadata.name.clone().unwrap_or_default(),
         created,
         used: Resources::default(),
         allocatable: Resources::from_list(n.status.as_ref().and_then(|s| s.allocatable.as_ref())),
         pods: 0,
-        instance_type: labels.get("node.kubernetes.io/instance-type").cloned().unwrap_or_else(|| "-".into()),
+        instance_type: labels
+            .get("node.kubernetes.io/instance-type")
+            .cloned()
+            .unwrap_or_else(|| "-".into()),
         usd_per_hour: price(&annotations, &labels),
         capacity_type: capacity_type(&labels),
         cordoned: spec.unschedulable == Some(true) || going,
@@ -147,12 +154,19 @@ fn count(summary: &mut Summary, pods: &[std::sync::Arc<Pod>]) {
 
 /// What there is now.
 pub(crate) fn summary(w: &Watched) -> Summary {
-    let mut rows: Vec<Row> = w.nodes.all().iter().filter(|n| w.selector.matches_map(n.metadata.labels.as_ref())).map(|n| row(n)).collect();
+    let mut rows: Vec<Row> = w
+        .nodes
+        .all()
+        .iter()
+        .filter(|n| w.selector.matches_map(n.metadata.labels.as_ref()))
+        .map(|n| row(n))
+        .collect();
     // Machines that were launched show before their nodes exist.
     for c in w.claims.iter().flat_map(|c| c.all()) {
         let name = c.metadata.name.clone().unwrap_or_default();
         let labels = c.metadata.labels.clone().unwrap_or_default();
-        let launched = c.data["status"]["providerID"].is_string() && w.selector.matches_map(Some(&labels));
+        let launched =
+            c.data["status"]["providerID"].is_string() && w.selector.matches_map(Some(&labels));
         if !launched || w.nodes.get("", &name).is_some() {
             if let Some(r) = rows.iter_mut().find(|r| r.name == name) {
                 r.deleting |= c.metadata.deletion_timestamp.is_some();
@@ -165,11 +179,16 @@ pub(crate) fn summary(w: &Watched) -> Summary {
         rows.push(Row {
             created,
             allocatable: Resources::from_list(Some(&list)),
-            instance_type: labels.get("node.kubernetes.io/instance-type").cloned().unwrap_or_else(|| "-".into()),
+            instance_type: labels
+                .get("node.kubernetes.io/instance-type")
+                .cloned()
+                .unwrap_or_else(|| "-".into()),
             usd_per_hour: price(&c.metadata.annotations.clone().unwrap_or_default(), &labels),
             capacity_type: capacity_type(&labels),
             deleting: c.metadata.deletion_timestamp.is_some(),
-            state: human_duration(SignedDuration::from_secs(Timestamp::now().as_second() - created)),
+            state: human_duration(SignedDuration::from_secs(
+                Timestamp::now().as_second() - created,
+            )),
             name,
             ..Row::default()
         });

@@ -39,7 +39,12 @@ fn bar(share: f64, cells: usize, style: Style) -> String {
             // #FF0000 to #04B575.
             let t = i as f64 / (cells - 1) as f64;
             let mix = |a: f64, b: f64| (a + (b - a) * t).round() as u8;
-            out += &format!("\x1b[38;2;{};{};{}m{cell}\x1b[0m", mix(255.0, 4.0), mix(0.0, 181.0), mix(0.0, 117.0));
+            out += &format!(
+                "\x1b[38;2;{};{};{}m{cell}\x1b[0m",
+                mix(255.0, 4.0),
+                mix(0.0, 181.0),
+                mix(0.0, 117.0)
+            );
         } else {
             out.push(cell);
         }
@@ -82,7 +87,13 @@ pub(crate) fn lines(s: &Summary, style: Style) -> Vec<String> {
             s.usd_per_hour(),
             s.usd_per_month()
         ),
-        format!("{} pods ({} pending {} running {} bound)", thousands(s.pods), thousands(s.pending), thousands(s.running), thousands(s.bound)),
+        format!(
+            "{} pods ({} pending {} running {} bound)",
+            thousands(s.pods),
+            thousands(s.pending),
+            thousands(s.running),
+            thousands(s.bound)
+        ),
         String::new(),
     ];
     let mut cells: Vec<[String; 7]> = Vec::new();
@@ -91,7 +102,11 @@ pub(crate) fn lines(s: &Summary, style: Style) -> Vec<String> {
         let price = r.usd_per_hour.map_or(String::new(), |p| format!("/${p:.4}"));
         cells.push([
             r.name.clone(),
-            format!("cpu {} {}", bar(fill, BARS.1, style), percent(&format!("{:>3.0}%", fill * 100.0), fill, style)),
+            format!(
+                "cpu {} {}",
+                bar(fill, BARS.1, style),
+                percent(&format!("{:>3.0}%", fill * 100.0), fill, style)
+            ),
             format!("({}/{} pods)", r.pods, r.allocatable.pods),
             format!("{}{price}", r.instance_type),
             r.capacity_type.clone(),
@@ -150,7 +165,13 @@ mod tests {
             state: "Ready".into(),
             ..Row::default()
         };
-        let s = Summary { rows: vec![row("a", 31_850, "On-Demand", 1.224), row("node-b", 15_925, "Spot", 0.4)], pods: 1206, pending: 0, running: 1206, bound: 1206 };
+        let s = Summary {
+            rows: vec![row("a", 31_850, "On-Demand", 1.224), row("node-b", 15_925, "Spot", 0.4)],
+            pods: 1206,
+            pending: 0,
+            running: 1206,
+            bound: 1206,
+        };
         assert_eq!(
             lines(&s, Style::Plain).join("\n"),
             "2 nodes (    47775m/63700m) 75.0% cpu ██████████████████████████████░░░░░░░░░░ $1.624/hour | $1185.520/month\n\

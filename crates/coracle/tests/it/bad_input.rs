@@ -7,7 +7,12 @@ use kube::Client;
 use serde_json::{Value, json};
 
 async fn call(c: &Client, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String) {
-    let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body.to_vec()).unwrap();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", kind)
+        .body(body.to_vec())
+        .unwrap();
     match c.request::<Value>(request).await {
         Ok(v) => (200, v.to_string()),
         Err(kube::Error::Api(s)) => (s.code, s.message.clone()),
@@ -83,23 +88,46 @@ fn bad_input_is_refused_in_upstreams_words() {
 fn strangers_get_nowhere() {
     let c = Cluster::start(&["--no-default-nodepool", "--in-memory"]);
     let e = c.kubectl_error(&["get", "pods", "--as", "bob"]);
-    assert_eq!(e, "Error from server (Forbidden): pods is forbidden: User \"bob\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"\n");
+    assert_eq!(
+        e,
+        "Error from server (Forbidden): pods is forbidden: User \"bob\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"\n"
+    );
     c.kubectl(&["create", "serviceaccount", "reader"]);
-    c.kubectl(&["create", "rolebinding", "reader", "--clusterrole=view", "--serviceaccount=default:reader"]);
+    c.kubectl(&[
+        "create",
+        "rolebinding",
+        "reader",
+        "--clusterrole=view",
+        "--serviceaccount=default:reader",
+    ]);
     let token = c.kubectl(&["create", "token", "reader"]);
     let server = c.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
     let ca = c.directory.path().join("pki/ca.crt");
     let with = |token: &str, what: &str| {
         let out = std::process::Command::new("kubectl")
             .env("KUBECONFIG", "/dev/null")
-            .args(["--server", &server, "--certificate-authority", ca.to_str().unwrap(), "--token", token, "-n", "default", "get", what])
+            .args([
+                "--server",
+                &server,
+                "--certificate-authority",
+                ca.to_str().unwrap(),
+                "--token",
+                token,
+                "-n",
+                "default",
+                "get",
+                what,
+            ])
             .output()
             .unwrap();
         String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
     };
     assert!(with(token.trim(), "configmaps").contains("kube-root-ca.crt"));
     assert!(with(token.trim(), "secrets").contains("cannot list resource \"secrets\""));
-    assert!(with("garbage", "configmaps").contains("Unauthorized") || with("garbage", "configmaps").contains("logged in"));
+    assert!(
+        with("garbage", "configmaps").contains("Unauthorized")
+            || with("garbage", "configmaps").contains("logged in")
+    );
     c.kubectl(&["delete", "serviceaccount", "reader"]);
     let gone = with(token.trim(), "configmaps");
     assert!(!gone.contains("kube-root-ca.crt"), "{gone}");

@@ -13,12 +13,29 @@ fn fails(args: &[&str]) -> String {
 fn mistakes_get_one_clear_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
-    let up = |extra: &[&str]| fails(&[&["up", "--data-dir", dir, "--listen", "127.0.0.1:0"], extra].concat());
-    assert_eq!(up(&["--kubernetes-version", "1.20"]), "error: unknown Kubernetes version \"1.20\": this build serves 1.34, 1.35, 1.36, 1.37\n");
-    assert_eq!(up(&["--cloud", "mars"]), "error: unknown cloud \"mars\": this build has simulated\n");
-    assert!(up(&["--cloud", "simulated:speed=fast"]).contains("\"fast\" is no number above 0 for speed"));
-    assert!(fails(&["up", "--data-dir", dir, "--listen", "nonsense"]).contains("--listen \"nonsense\" is no address"));
-    assert!(fails(&["kubeconfig", "--data-dir", "/nowhere"]).contains("cannot read /nowhere/kubeconfig"));
+    let up = |extra: &[&str]| {
+        fails(&[&["up", "--data-dir", dir, "--listen", "127.0.0.1:0"], extra].concat())
+    };
+    assert_eq!(
+        up(&["--kubernetes-version", "1.20"]),
+        "error: unknown Kubernetes version \"1.20\": this build serves 1.34, 1.35, 1.36, 1.37\n"
+    );
+    assert_eq!(
+        up(&["--cloud", "mars"]),
+        "error: unknown cloud \"mars\": this build has simulated\n"
+    );
+    assert!(
+        up(&["--cloud", "simulated:speed=fast"])
+            .contains("\"fast\" is no number above 0 for speed")
+    );
+    assert!(
+        fails(&["up", "--data-dir", dir, "--listen", "nonsense"])
+            .contains("--listen \"nonsense\" is no address")
+    );
+    assert!(
+        fails(&["kubeconfig", "--data-dir", "/nowhere"])
+            .contains("cannot read /nowhere/kubeconfig")
+    );
     assert!(fails(&["nodes", "--kubeconfig", "/nowhere"]).contains("cannot read /nowhere"));
     assert!(fails(&["up", "--data-dir", "/dev/null/x"]).contains("/dev/null/x"));
 }
@@ -29,7 +46,10 @@ fn a_port_or_directory_in_use_is_said_so() {
     let address = c.ready_line.split("https://").nth(1).unwrap().split(',').next().unwrap();
     let other = tempfile::tempdir().unwrap();
     let e = fails(&["up", "--data-dir", other.path().to_str().unwrap(), "--listen", address]);
-    assert_eq!(e, format!("error: {address} is taken by another program; choose another with --listen\n"));
+    assert_eq!(
+        e,
+        format!("error: {address} is taken by another program; choose another with --listen\n")
+    );
     let dir = c.directory.path().to_str().unwrap();
     let e = fails(&["up", "--data-dir", dir, "--listen", "127.0.0.1:0"]);
     assert_eq!(e, format!("error: the data directory {dir} is in use by another process\n"));
@@ -43,8 +63,19 @@ fn versions_only_go_up() {
     assert!(!c.kubectl(&["api-resources"]).contains("mutatingadmissionpolicies"));
     let (dir, _) = c.stop();
     let path = dir.path().to_str().unwrap().to_owned();
-    let e = fails(&["up", "--data-dir", &path, "--listen", "127.0.0.1:0", "--kubernetes-version", "1.34"]);
-    assert!(e.contains("was written by Kubernetes 1.35; start with --kubernetes-version 1.35 or newer"), "{e}");
+    let e = fails(&[
+        "up",
+        "--data-dir",
+        &path,
+        "--listen",
+        "127.0.0.1:0",
+        "--kubernetes-version",
+        "1.34",
+    ]);
+    assert!(
+        e.contains("was written by Kubernetes 1.35; start with --kubernetes-version 1.35 or newer"),
+        "{e}"
+    );
     let c = Cluster::start_in(dir, &["--no-default-nodepool"]);
     assert!(c.kubectl(&["api-resources"]).contains("mutatingadmissionpolicies"));
 }
@@ -56,7 +87,11 @@ fn keys_are_private_and_the_kubeconfig_prints() {
         let mode = std::fs::metadata(c.directory.path().join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
-    let out = Command::new(BINARY).args(["kubeconfig", "--data-dir"]).arg(c.directory.path()).output().unwrap();
+    let out = Command::new(BINARY)
+        .args(["kubeconfig", "--data-dir"])
+        .arg(c.directory.path())
+        .output()
+        .unwrap();
     assert_eq!(out.stdout, std::fs::read(c.kubeconfig()).unwrap());
     let version = Command::new(BINARY).args(["version", "--output", "json"]).output().unwrap();
     let v: serde_json::Value = serde_json::from_slice(&version.stdout).unwrap();

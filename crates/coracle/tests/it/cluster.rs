@@ -32,7 +32,12 @@ impl Cluster {
     /// Starts a cluster in a directory that may have one already.
     pub(crate) fn start_in(directory: TempDir, args: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
-        command.arg("up").arg("--data-dir").arg(directory.path()).args(["--listen", "127.0.0.1:0"]).args(args);
+        command
+            .arg("up")
+            .arg("--data-dir")
+            .arg(directory.path())
+            .args(["--listen", "127.0.0.1:0"])
+            .args(args);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let ready_line = lines.next().expect("the cluster says that it is ready").unwrap();
@@ -71,13 +76,23 @@ impl Cluster {
 
     pub(crate) fn try_kubectl(&self, args: &[&str]) -> Output {
         let cache = self.directory.path().join("kube-cache");
-        Command::new("kubectl").env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", cache).args(args).stdin(Stdio::null()).output().expect("kubectl is installed")
+        Command::new("kubectl")
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", cache)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("kubectl is installed")
     }
 
     /// What kubectl says when it fails.
     pub(crate) fn kubectl_error(&self, args: &[&str]) -> String {
         let out = self.try_kubectl(args);
-        assert!(!out.status.success(), "kubectl {args:?} succeeded: {}", String::from_utf8_lossy(&out.stdout));
+        assert!(
+            !out.status.success(),
+            "kubectl {args:?} succeeded: {}",
+            String::from_utf8_lossy(&out.stdout)
+        );
         String::from_utf8(out.stderr).unwrap()
     }
 
@@ -94,7 +109,11 @@ impl Cluster {
 
     /// `coracle nodes --output json`.
     pub(crate) fn nodes(&self) -> Value {
-        let out = Command::new(BINARY).args(["nodes", "--output", "json", "--kubeconfig"]).arg(self.kubeconfig()).output().unwrap();
+        let out = Command::new(BINARY)
+            .args(["nodes", "--output", "json", "--kubeconfig"])
+            .arg(self.kubeconfig())
+            .output()
+            .unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         serde_json::from_slice(&out.stdout).unwrap()
     }
@@ -106,7 +125,21 @@ impl Cluster {
             if let Some(v) = check() {
                 return v;
             }
-            assert!(Instant::now() < end, "it did not happen: {what}\n{}", String::from_utf8_lossy(&self.try_kubectl(&["get", "pods,nodes,nodeclaims,nodepools", "-A", "-o", "wide"]).stdout));
+            assert!(
+                Instant::now() < end,
+                "it did not happen: {what}\n{}",
+                String::from_utf8_lossy(
+                    &self
+                        .try_kubectl(&[
+                            "get",
+                            "pods,nodes,nodeclaims,nodepools",
+                            "-A",
+                            "-o",
+                            "wide"
+                        ])
+                        .stdout
+                )
+            );
             std::thread::sleep(Duration::from_millis(150));
         }
     }

@@ -18,17 +18,26 @@ fn usd(v: &Value) -> f64 {
 fn settled(c: &Cluster, pods: u64) -> Option<Value> {
     let v = c.nodes();
     let nodes = v["nodes"].as_array()?;
-    let calm = nodes.iter().all(|n| n["state"] == "Ready" && n["deleting"] == false && n["cordoned"] == false);
+    let calm = nodes
+        .iter()
+        .all(|n| n["state"] == "Ready" && n["deleting"] == false && n["cordoned"] == false);
     (calm && v["pods"]["running"] == pods && v["pods"]["total"] == pods).then_some(v)
 }
 
 #[test]
 fn cost_falls_and_no_budget_is_broken() {
     let c = Cluster::start(&["--no-default-nodepool", "--cloud", "simulated:speed=2"]);
-    let file = |name: &str| root().join("examples/cost-demo").join(name).to_str().unwrap().to_owned();
+    let file =
+        |name: &str| root().join("examples/cost-demo").join(name).to_str().unwrap().to_owned();
     let mut started = Instant::now();
     let mut step = |name: &str, v: &Value| {
-        println!("{name}: {} nodes, ${:.3}/hour, ${:.2}/month, {:.1} s", v["nodes"].as_array().unwrap().len(), usd(v), v["usdPerMonth"].as_f64().unwrap(), started.elapsed().as_secs_f64());
+        println!(
+            "{name}: {} nodes, ${:.3}/hour, ${:.2}/month, {:.1} s",
+            v["nodes"].as_array().unwrap().len(),
+            usd(v),
+            v["usdPerMonth"].as_f64().unwrap(),
+            started.elapsed().as_secs_f64()
+        );
         started = Instant::now();
     };
 
@@ -53,20 +62,35 @@ fn cost_falls_and_no_budget_is_broken() {
     step("2 scaled to 70 %", &v);
 
     c.kubectl(&["apply", "-f", &file("3-catalogue.yaml")]);
-    let v = c.eventually("consolidation saves 30 %", || settled(&c, 35).filter(|v| usd(v) <= 0.70 * first + 1e-9));
+    let v = c.eventually("consolidation saves 30 %", || {
+        settled(&c, 35).filter(|v| usd(v) <= 0.70 * first + 1e-9)
+    });
     step("3 the whole catalogue", &v);
 
     c.kubectl(&["apply", "-f", &file("4-spot.yaml")]);
     let v = c.eventually("spot saves 70 %", || settled(&c, 35).filter(|v| usd(v) <= 0.30 * first));
     step("4 spot", &v);
 
-    let spot = v["nodes"].as_array().unwrap().iter().find(|n| n["capacityType"] == "Spot").unwrap()["name"].as_str().unwrap().to_owned();
+    let spot = v["nodes"].as_array().unwrap().iter().find(|n| n["capacityType"] == "Spot").unwrap()
+        ["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     c.kubectl(&["annotate", "node", &spot, "coracle.dev/interrupt=true"]);
     let deadline = c.eventually("the notice is shown", || {
-        let n = c.try_kubectl(&["get", "node", &spot, "-o", "jsonpath={.metadata.annotations.coracle\\.dev/interruption-deadline}"]);
+        let n = c.try_kubectl(&[
+            "get",
+            "node",
+            &spot,
+            "-o",
+            "jsonpath={.metadata.annotations.coracle\\.dev/interruption-deadline}",
+        ]);
         Some(String::from_utf8_lossy(&n.stdout).into_owned()).filter(|d| !d.is_empty())
     });
-    let v = c.eventually("the pods run elsewhere", || settled(&c, 35).filter(|v| v["nodes"].as_array().unwrap().iter().all(|n| n["name"] != spot.as_str())));
+    let v = c.eventually("the pods run elsewhere", || {
+        settled(&c, 35)
+            .filter(|v| v["nodes"].as_array().unwrap().iter().all(|n| n["name"] != spot.as_str()))
+    });
     let now: jiff::Timestamp = jiff::Timestamp::now();
     assert!(now < deadline.parse::<jiff::Timestamp>().unwrap(), "after the notice ended");
     step("5 an interruption", &v);
@@ -81,9 +105,16 @@ fn cost_falls_and_no_budget_is_broken() {
 fn watch_budget(kubeconfig: &std::path::Path, stop: &AtomicBool) -> (usize, Vec<String>) {
     let (mut looks, mut broken) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
-        let out = std::process::Command::new("kubectl").env("KUBECONFIG", kubeconfig).args(["get", "deployment/shop", "-o", "json"]).output().unwrap();
+        let out = std::process::Command::new("kubectl")
+            .env("KUBECONFIG", kubeconfig)
+            .args(["get", "deployment/shop", "-o", "json"])
+            .output()
+            .unwrap();
         let Ok(d) = serde_json::from_slice::<Value>(&out.stdout) else { continue };
-        let (wanted, ready) = (d["spec"]["replicas"].as_i64().unwrap(), d["status"]["readyReplicas"].as_i64().unwrap_or(0));
+        let (wanted, ready) = (
+            d["spec"]["replicas"].as_i64().unwrap(),
+            d["status"]["readyReplicas"].as_i64().unwrap_or(0),
+        );
         // A tenth, rounded up as budgets round.
         let least = wanted - (wanted + 9) / 10;
         if ready < least {

@@ -1,9 +1,14 @@
 //! What was acknowledged is there after SIGKILL, and everything is there after a restart.
 
 use crate::cluster::Cluster;
+use futures::StreamExt;
 use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, Config, api::{ListParams, PostParams}, config::{KubeConfigOptions, Kubeconfig}};
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, PostParams, WatchEvent, WatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -23,15 +28,23 @@ const WRITERS: usize = 8;
 pub(crate) async fn client(kubeconfig: &Path) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Kubeconfig::read_from(kubeconfig).unwrap();
-    Client::try_from(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap()).unwrap()
+    Client::try_from(
+        Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap(),
+    )
+    .unwrap()
 }
 
 fn map(name: &str, n: u64) -> ConfigMap {
-    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"n": n.to_string()}})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"n": n.to_string()}}))
+        .unwrap()
 }
 
 fn revision(m: &ConfigMap) -> u64 {
     m.metadata.resource_version.as_ref().unwrap().parse().unwrap()
+}
+
+fn number(m: &ConfigMap) -> u64 {
+    m.data.as_ref().unwrap()["n"].parse().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -49,9 +62,12 @@ fn sigkill_loses_nothing_that_was_acknowledged() {
     let mut writes = 0;
     for round in 0..KILLS {
         let dir = runtime().block_on(async {
-            let api: Api<ConfigMap> = Api::namespaced(client(&cluster.kubeconfig()).await, "kube-public");
+            let api: Api<ConfigMap> =
+                Api::namespaced(client(&cluster.kubeconfig()).await, "kube-public");
             let stop = Arc::new(AtomicBool::new(false));
-            let tasks: Vec<_> = (0..WRITERS).map(|w| tokio::spawn(write(api.clone(), w, acknowledged.clone(), stop.clone()))).collect();
+            let tasks: Vec<_> = (0..WRITERS)
+                .map(|w| tokio::spawn(write(api.clone(), w, acknowledged.clone(), stop.clone())))
+                .collect();
             // A different moment each time, without a clock in the test's logic.
             tokio::time::sleep(Duration::from_millis(15 + (round as u64 * 37) % 90)).await;
             let dir = cluster.kill();
@@ -69,9 +85,18 @@ fn sigkill_loses_nothing_that_was_acknowledged() {
 }
 
 /// Writes one object after the other, each several times, until the server is gone.
-async fn write(api: Api<ConfigMap>, writer: usize, acknowledged: Acknowledged, stop: Arc<AtomicBool>) -> usize {
+async fn write(
+    api: Api<ConfigMap>,
+    writer: usize,
+    acknowledged: Acknowledged,
+    stop: Arc<AtomicBool>,
+) -> usize {
     let (name, mut n, mut done) = (format!("w{writer}"), 0, 0);
     let Ok(mut current) = api.get_opt(&name).await else { return 0 };
+    // What can be read is durable: it counts as acknowledged.
+    if let Some(m) = &current {
+        acknowledged.lock().unwrap().insert(name.clone(), (revision(m), number(m)));
+    }
     while !stop.load(Ordering::Relaxed) {
         n += 1;
         let result = match &current {
@@ -100,12 +125,20 @@ async fn verify(cluster: &Cluster, acknowledged: &Acknowledged) {
     let found: BTreeMap<String, (u64, u64)> = list
         .items
         .iter()
-        .filter_map(|m| Some((m.metadata.name.clone()?, (revision(m), m.data.as_ref()?.get("n")?.parse().ok()?))))
+        .filter_map(|m| {
+            Some((
+                m.metadata.name.clone()?,
+                (revision(m), m.data.as_ref()?.get("n")?.parse().ok()?),
+            ))
+        })
         .collect();
     for (name, (rv, n)) in acknowledged.lock().unwrap().iter() {
         let (have_rv, have_n) = found.get(name).unwrap_or_else(|| panic!("{name} is gone"));
         // One more write may have been stored whose answer was lost.
-        assert!(have_n == n && have_rv == rv || *have_n == n + 1 && have_rv > rv, "{name}: acknowledged {n} at {rv}, found {have_n} at {have_rv}");
+        assert!(
+            have_n == n && have_rv == rv || *have_n == n + 1 && have_rv > rv,
+            "{name}: acknowledged {n} at {rv}, found {have_n} at {have_rv}"
+        );
         assert!(*have_rv <= newest);
     }
 }
@@ -116,8 +149,12 @@ fn a_restart_brings_ten_thousand_objects_back() {
     let cluster = Cluster::start(&args);
     let post = |client: Client, i: usize| async move {
         let body = map(&format!("c{i:05}"), i as u64);
-        let request = Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/json");
-        client.request::<Value>(request.body(serde_json::to_vec(&body).unwrap()).unwrap()).await.unwrap();
+        let request = Request::post("/api/v1/namespaces/default/configmaps")
+            .header("content-type", "application/json");
+        client
+            .request::<Value>(request.body(serde_json::to_vec(&body).unwrap()).unwrap())
+            .await
+            .unwrap();
     };
     runtime().block_on(async {
         let client = client(&cluster.kubeconfig()).await;
@@ -125,18 +162,40 @@ fn a_restart_brings_ten_thousand_objects_back() {
             futures::future::join_all(chunk.iter().map(|i| post(client.clone(), *i))).await;
         }
     });
-    let before: Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/configmaps?limit=1"])).unwrap();
+    let before: Value = serde_json::from_str(&cluster.kubectl(&[
+        "get",
+        "--raw",
+        "/api/v1/namespaces/default/configmaps?limit=1",
+    ]))
+    .unwrap();
     let (dir, clean) = cluster.stop();
     assert!(clean, "SIGTERM ends it without an error");
     let cluster = Cluster::start_in(dir, &args);
     runtime().block_on(async {
         let api: Api<ConfigMap> = Api::namespaced(client(&cluster.kubeconfig()).await, "default");
         let list = api.list(&ListParams::default()).await.unwrap();
-        let ours: Vec<_> = list.items.iter().filter(|m| m.metadata.name.as_deref().is_some_and(|n| n.starts_with('c'))).collect();
+        let ours: Vec<_> = list
+            .items
+            .iter()
+            .filter(|m| m.metadata.name.as_deref().is_some_and(|n| n.starts_with('c')))
+            .collect();
         assert_eq!(ours.len(), 10_000);
-        assert!(ours.iter().enumerate().all(|(i, m)| m.data.as_ref().unwrap()["n"] == i.to_string()));
+        assert!(
+            ours.iter().enumerate().all(|(i, m)| m.data.as_ref().unwrap()["n"] == i.to_string())
+        );
         let rv: u64 = list.metadata.resource_version.unwrap().parse().unwrap();
         let was: u64 = before["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
         assert!(rv >= was);
+        // History did not survive: a watch from before the restart has to list again.
+        let mut old = api.watch(&WatchParams::default(), "2").await.map(StreamExt::boxed);
+        let code = match &mut old {
+            Err(kube::Error::Api(s)) => s.code,
+            Ok(s) => match s.next().await {
+                Some(Ok(WatchEvent::Error(e))) => e.code,
+                other => panic!("{other:?}"),
+            },
+            Err(e) => panic!("{e}"),
+        };
+        assert_eq!(code, 410);
     });
 }

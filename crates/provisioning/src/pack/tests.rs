@@ -11,19 +11,46 @@ fn pool(name: &str, sizes: &[(i64, f64)], zones: &[&str]) -> Pool {
         .iter()
         .flat_map(|(cpu, price)| {
             [("c", 2), ("m", 4), ("r", 8)].map(|(family, ratio)| {
-                let r = Resources { cpu_milli: cpu * 1000, memory_bytes: (cpu * ratio) << 30, ephemeral_bytes: 20 << 30, pods: 58, extended: vec![] };
+                let r = Resources {
+                    cpu_milli: cpu * 1000,
+                    memory_bytes: (cpu * ratio) << 30,
+                    ephemeral_bytes: 20 << 30,
+                    pods: 58,
+                    extended: vec![],
+                };
                 let price = price * (1.0 + 0.15 * (ratio as f64 / 2.0 - 1.0));
                 let offerings = zones.iter().flat_map(|z| {
-                    [("spot", 0.4), ("on-demand", 1.0)].map(|(c, f)| Offering { zone: (*z).into(), capacity_type: c, usd_per_hour: price * f })
+                    [("spot", 0.4), ("on-demand", 1.0)].map(|(c, f)| Offering {
+                        zone: (*z).into(),
+                        capacity_type: c,
+                        usd_per_hour: price * f,
+                    })
                 });
                 let mut offerings: Vec<Offering> = offerings.collect();
                 offerings.sort_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour));
-                let labels = BTreeMap::from([("family".to_owned(), family.to_owned()), ("kubernetes.io/arch".into(), "amd64".into())]);
-                PoolType { name: format!("{family}{cpu}").into(), labels: Arc::new(labels), allocatable: r.clone(), capacity: r, offerings }
+                let labels = BTreeMap::from([
+                    ("family".to_owned(), family.to_owned()),
+                    ("kubernetes.io/arch".into(), "amd64".into()),
+                ]);
+                PoolType {
+                    name: format!("{family}{cpu}").into(),
+                    labels: Arc::new(labels),
+                    allocatable: r.clone(),
+                    capacity: r,
+                    offerings,
+                }
             })
         })
         .collect();
-    Pool { name: name.into(), weight: 0, requirements: Requirements::default(), labels: BTreeMap::new(), taints: vec![], room: BTreeMap::new(), types: Arc::new(types) }
+    Pool {
+        name: name.into(),
+        weight: 0,
+        requirements: Requirements::default(),
+        labels: BTreeMap::new(),
+        taints: vec![],
+        room: BTreeMap::new(),
+        types: Arc::new(types),
+    }
 }
 
 const SIZES: [(i64, f64); 5] = [(1, 0.05), (2, 0.1), (4, 0.2), (8, 0.4), (16, 0.8)];
@@ -39,7 +66,9 @@ fn pod(name: &str, cpu: i64, memory_mib: i64, extra: &Value) -> (Value, Arc<PodS
 
 fn merge(v: &mut Value, p: &Value) {
     match (v, p) {
-        (Value::Object(v), Value::Object(p)) => p.iter().for_each(|(k, x)| merge(v.entry(k).or_insert(Value::Null), x)),
+        (Value::Object(v), Value::Object(p)) => {
+            p.iter().for_each(|(k, x)| merge(v.entry(k).or_insert(Value::Null), x))
+        }
         (v, p) => *v = p.clone(),
     }
 }
@@ -71,7 +100,9 @@ fn limits_weights_and_reasons() {
     first.weight = 10;
     first.room = BTreeMap::from([("cpu".to_owned(), 2000)]);
     let plan = pack(&mut Snapshot::default(), &pods, &[pool("second", &SIZES, &ZONES), first], &[]);
-    let of = |n: &str| plan.new_nodes.iter().filter(|x| x.pool == n).map(|x| x.pods.len()).sum::<usize>();
+    let of = |n: &str| {
+        plan.new_nodes.iter().filter(|x| x.pool == n).map(|x| x.pods.len()).sum::<usize>()
+    };
     assert_eq!((of("first"), of("second")), (2, 2));
     let (_, big) = pod("big", 64_000, 1, &json!({}));
     let plan = pack(&mut Snapshot::default(), &[big.clone()], &[pool("p", &SIZES, &ZONES)], &[]);
@@ -86,11 +117,22 @@ fn many_nodes_become_few_and_a_good_cluster_stays() {
     for i in 0..4 {
         let t = pools[0].types.iter().find(|t| &*t.name == "c8").unwrap();
         let name = format!("n{i}");
-        let labels = BTreeMap::from([(ZONE.to_owned(), "z1".to_owned()), (HOSTNAME.into(), name.clone())]);
-        snapshot.set_node(Node { name: name.clone(), labels, allocatable: t.allocatable.clone(), ..Node::default() });
+        let labels =
+            BTreeMap::from([(ZONE.to_owned(), "z1".to_owned()), (HOSTNAME.into(), name.clone())]);
+        snapshot.set_node(Node {
+            name: name.clone(),
+            labels,
+            allocatable: t.allocatable.clone(),
+            ..Node::default()
+        });
         let (_, p) = pod(&format!("p{i}"), 2000, 1024, &json!({}));
         snapshot.add_pod(p.clone(), &name);
-        candidates.push(Candidate { node: name, pool: "p".into(), usd_per_hour: 0.16, pods: vec![p] });
+        candidates.push(Candidate {
+            node: name,
+            pool: "p".into(),
+            usd_per_hour: 0.16,
+            pods: vec![p],
+        });
     }
     let command = consolidate::search(&snapshot, &candidates, &pools, &[], |_| 4).unwrap();
     assert!(command.saves_usd_per_hour >= 0.64 - 0.16 - 1e-9, "{command:?}");
@@ -107,7 +149,9 @@ fn many_nodes_become_few_and_a_good_cluster_stays() {
 fn violations(pods: &[Value], plan: &Plan, types: &[PoolType]) -> Vec<String> {
     let mut out = Vec::new();
     let find = |k: &PodKey| pods.iter().find(|p| p["metadata"]["name"] == k.name.as_str()).unwrap();
-    let number = |v: &Value, unit: &str| v.as_str().unwrap().strip_suffix(unit).unwrap().parse::<i64>().unwrap();
+    let number = |v: &Value, unit: &str| {
+        v.as_str().unwrap().strip_suffix(unit).unwrap().parse::<i64>().unwrap()
+    };
     let mut zones: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for (i, n) in plan.new_nodes.iter().enumerate() {
@@ -118,13 +162,19 @@ fn violations(pods: &[Value], plan: &Plan, types: &[PoolType]) -> Vec<String> {
             let requests = |p: &&Value| p["spec"]["containers"][0]["resources"]["requests"].clone();
             let cpu: i64 = here.iter().map(|p| number(&requests(p)["cpu"], "m")).sum();
             let memory: i64 = here.iter().map(|p| number(&requests(p)["memory"], "Mi") << 20).sum();
-            if cpu > t.allocatable.cpu_milli || memory > t.allocatable.memory_bytes || here.len() as i64 > t.allocatable.pods {
+            if cpu > t.allocatable.cpu_milli
+                || memory > t.allocatable.memory_bytes
+                || here.len() as i64 > t.allocatable.pods
+            {
                 out.push(format!("node {i} is over as {name}"));
             }
             for p in &here {
                 if let Some(f) = p["spec"]["nodeSelector"]["family"].as_str() {
                     if t.labels["family"] != f {
-                        out.push(format!("node {i} of family {} has a pod for {f}", t.labels["family"]));
+                        out.push(format!(
+                            "node {i} of family {} has a pod for {f}",
+                            t.labels["family"]
+                        ));
                     }
                 }
             }
@@ -144,7 +194,11 @@ fn violations(pods: &[Value], plan: &Plan, types: &[PoolType]) -> Vec<String> {
                 if n.zones.len() != 1 {
                     out.push(format!("node {i} spreads over unknown zones"));
                 }
-                *zones.entry(app.to_owned()).or_default().entry(n.zones.first().unwrap().to_string()).or_default() += 1;
+                *zones
+                    .entry(app.to_owned())
+                    .or_default()
+                    .entry(n.zones.first().unwrap().to_string())
+                    .or_default() += 1;
             }
         }
     }

@@ -15,7 +15,9 @@ fn node(name: &str, zone: &str, cpu: &str, extra: Value) -> Value {
 
 fn merge(v: &mut Value, p: &Value) {
     match (v, p) {
-        (Value::Object(v), Value::Object(p)) => p.iter().for_each(|(k, x)| merge(v.entry(k).or_insert(Value::Null), x)),
+        (Value::Object(v), Value::Object(p)) => {
+            p.iter().for_each(|(k, x)| merge(v.entry(k).or_insert(Value::Null), x))
+        }
         (v, p) => *v = p.clone(),
     }
 }
@@ -48,11 +50,22 @@ fn run(s: &mut Snapshot, v: &Value) -> Result<String, String> {
 
 #[test]
 fn reasons_are_upstreams() {
-    let taint = json!({"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}});
-    let mut s = cluster(&[node("a", "1", "1", json!({})), node("b", "1", "4", taint), node("c", "2", "4", json!({"spec": {"unschedulable": true}}))]);
+    let taint =
+        json!({"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}});
+    let mut s = cluster(&[
+        node("a", "1", "1", json!({})),
+        node("b", "1", "4", taint),
+        node("c", "2", "4", json!({"spec": {"unschedulable": true}})),
+    ]);
     let e = run(&mut s, &pod("p", "2", json!({}))).unwrap_err();
-    assert_eq!(e, "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable.");
-    assert_eq!(run(&mut Snapshot::default(), &pod("p", "1", json!({}))).unwrap_err(), "0/0 nodes are available: no nodes available to schedule pods.");
+    assert_eq!(
+        e,
+        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable."
+    );
+    assert_eq!(
+        run(&mut Snapshot::default(), &pod("p", "1", json!({}))).unwrap_err(),
+        "0/0 nodes are available: no nodes available to schedule pods."
+    );
     let e = run(&mut s, &pod("p", "1", json!({"spec": {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]}}))).unwrap_err();
     assert_eq!(e, "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.");
 }
@@ -79,13 +92,21 @@ fn spread(key: &str) -> Value {
 #[test]
 fn spread_keeps_the_skew() {
     let mut s = cluster(&[node("a", "1", "4", json!({})), node("b", "2", "1", json!({}))]);
-    let zones: Vec<_> = (0..3).map(|i| run(&mut s, &pod(&i.to_string(), "500m", spread("topology.kubernetes.io/zone"))).unwrap()).collect();
+    let zones: Vec<_> = (0..3)
+        .map(|i| {
+            run(&mut s, &pod(&i.to_string(), "500m", spread("topology.kubernetes.io/zone")))
+                .unwrap()
+        })
+        .collect();
     assert_eq!(zones.iter().filter(|n| *n == "b").count(), 1);
     run(&mut s, &pod("3", "500m", spread("topology.kubernetes.io/zone"))).unwrap();
     // Zone 2 is full, so one more in zone 1 is the most that the skew allows.
     run(&mut s, &pod("4", "500m", spread("topology.kubernetes.io/zone"))).unwrap();
     let e = run(&mut s, &pod("5", "500m", spread("topology.kubernetes.io/zone"))).unwrap_err();
-    assert_eq!(e, "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints.");
+    assert_eq!(
+        e,
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints."
+    );
 }
 
 #[test]
@@ -98,7 +119,11 @@ fn affinity_and_anti_affinity() {
     assert_eq!(run(&mut s, &pod("2", "100m", near)).unwrap(), first);
     let other = run(&mut s, &pod("3", "100m", far.clone())).unwrap();
     assert_ne!(other, first);
-    assert!(run(&mut s, &pod("4", "100m", far)).unwrap_err().contains("2 node(s) didn't match pod anti-affinity rules"));
+    assert!(
+        run(&mut s, &pod("4", "100m", far))
+            .unwrap_err()
+            .contains("2 node(s) didn't match pod anti-affinity rules")
+    );
     // Symmetry: a plain pod may not join one that repels it.
     assert_eq!(run(&mut s, &pod("5", "100m", json!({}))).unwrap(), first);
 }
@@ -116,12 +141,21 @@ fn ports_and_init_containers() {
 
 /// Checks a whole cluster against the documentation, from the API objects alone.
 fn violations(nodes: &[Value], placed: &[(Value, String)]) -> Vec<String> {
-    let milli = |v: &Value| v.as_str().map_or(0, |s| s.strip_suffix('m').map_or_else(|| s.parse::<i64>().unwrap() * 1000, |m| m.parse().unwrap()));
+    let milli = |v: &Value| {
+        v.as_str().map_or(0, |s| {
+            s.strip_suffix('m')
+                .map_or_else(|| s.parse::<i64>().unwrap() * 1000, |m| m.parse().unwrap())
+        })
+    };
     let mut out = Vec::new();
     for n in nodes {
         let name = n["metadata"]["name"].as_str().unwrap();
-        let here: Vec<&Value> = placed.iter().filter(|(_, at)| at == name).map(|(p, _)| p).collect();
-        let used: i64 = here.iter().map(|p| milli(&p["spec"]["containers"][0]["resources"]["requests"]["cpu"])).sum();
+        let here: Vec<&Value> =
+            placed.iter().filter(|(_, at)| at == name).map(|(p, _)| p).collect();
+        let used: i64 = here
+            .iter()
+            .map(|p| milli(&p["spec"]["containers"][0]["resources"]["requests"]["cpu"]))
+            .sum();
         if used > milli(&n["status"]["allocatable"]["cpu"]) {
             out.push(format!("{name} is over its cpu"));
         }
@@ -135,20 +169,30 @@ fn violations(nodes: &[Value], placed: &[(Value, String)]) -> Vec<String> {
                 }
             }
             for t in n["spec"]["taints"].as_array().into_iter().flatten() {
-                let tolerated = p["spec"]["tolerations"].as_array().into_iter().flatten().any(|x| x["key"] == t["key"]);
+                let tolerated = p["spec"]["tolerations"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|x| x["key"] == t["key"]);
                 if !tolerated {
                     out.push(format!("{name} has an untolerated taint"));
                 }
             }
         }
     }
-    let at = |name: &str, key: &str| nodes.iter().find(|n| n["metadata"]["name"] == name).unwrap()["metadata"]["labels"][key].clone();
+    let at = |name: &str, key: &str| {
+        nodes.iter().find(|n| n["metadata"]["name"] == name).unwrap()["metadata"]["labels"][key]
+            .clone()
+    };
     for (i, (p, here)) in placed.iter().enumerate() {
         let terms = &p["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
         for t in terms.as_array().into_iter().flatten() {
             let key = t["topologyKey"].as_str().unwrap();
             for (j, (q, there)) in placed.iter().enumerate() {
-                if i != j && q["metadata"]["labels"]["app"] == t["labelSelector"]["matchLabels"]["app"] && at(here, key) == at(there, key) {
+                if i != j
+                    && q["metadata"]["labels"]["app"] == t["labelSelector"]["matchLabels"]["app"]
+                    && at(here, key) == at(there, key)
+                {
                     out.push(format!("{} repels {}", p["metadata"]["name"], q["metadata"]["name"]));
                 }
             }

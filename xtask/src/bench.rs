@@ -1,0 +1,94 @@
+//! `cargo xtask bench`: figures of the whole process, from a release build, through its public
+//! door. The client shares the machine with the server, and says so.
+
+use crate::run as run_command;
+use anyhow::{Context, Result, bail};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Starts that are measured.
+const STARTS: usize = 10;
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    run_command(
+        Command::new("cargo")
+            .args(["build", "--release", "--package", "coracle", "--example", "load", "--bins"])
+            .current_dir(root),
+    )?;
+    let binary = root.join("target/release/coracle");
+    let base = root.join("target/bench");
+    let _ = std::fs::remove_dir_all(&base);
+    std::fs::create_dir_all(&base)?;
+    start_times(&binary, &base)?;
+    let cluster = Cluster::start(&binary, &base.join("idle"), &["--no-default-nodepool"])?;
+    std::thread::sleep(Duration::from_secs(5));
+    println!(
+        "resident memory, one empty cluster, everything running: {:.1} MiB",
+        cluster.resident_mib()?
+    );
+    let load = root.join("target/release/examples/load");
+    run_command(Command::new(load).arg(base.join("idle/kubeconfig")))?;
+    println!("resident memory after that: {:.1} MiB", cluster.resident_mib()?);
+    Ok(())
+}
+
+fn start_times(binary: &Path, base: &Path) -> Result<()> {
+    let mut first = Vec::new();
+    let mut again = Vec::new();
+    for i in 0..STARTS {
+        let dir = base.join(format!("start-{i}"));
+        for list in [&mut first, &mut again] {
+            let started = Instant::now();
+            let _cluster = Cluster::start(binary, &dir, &[])?;
+            list.push(started.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    for (name, mut list) in [("new", first), ("existing", again)] {
+        list.sort_by(f64::total_cmp);
+        println!(
+            "start to ready, {name} cluster: median {:.0} ms, worst {:.0} ms of {STARTS}",
+            list[STARTS / 2],
+            list[STARTS - 1]
+        );
+    }
+    Ok(())
+}
+
+struct Cluster(Child);
+
+impl Cluster {
+    fn start(binary: &Path, dir: &Path, args: &[&str]) -> Result<Self> {
+        let mut child = Command::new(binary)
+            .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the cluster")?;
+        let out = child.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        if !line.starts_with("ready:") {
+            bail!("the cluster did not become ready: {line}");
+        }
+        Ok(Self(child))
+    }
+
+    fn resident_mib(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

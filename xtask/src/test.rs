@@ -1,0 +1,125 @@
+//! `cargo xtask test`: sets up what the tests need, then runs everything.
+
+use crate::{run, schemas};
+use anyhow::{Result, bail};
+use std::{path::Path, process::Command, time::Instant};
+
+/// The Python client that the black-box tests use.
+const PYTHON_CLIENT: &str = "kubernetes==37.0.2";
+
+pub(crate) fn run_step(name: &str, f: impl FnOnce() -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    println!("==> {name}");
+    f()?;
+    println!("    {name}: {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs everything. Nothing is skipped in silence: what cannot run fails.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    run_step("set-up", || set_up(root))?;
+    let cargo = |args: &[&str]| {
+        let mut c = Command::new("cargo");
+        c.args(args).current_dir(root);
+        c
+    };
+    run_step("formatting", || run_command(cargo(&["fmt", "--all", "--check"])))?;
+    run_step("lints", || {
+        run_command(cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    run_step("documents", || layers(root))?;
+    run_step("schema pack", || schemas::check(root))?;
+    run_step("tests", || run_command(cargo(&["test", "--workspace"])))
+}
+
+fn run_command(mut c: Command) -> Result<()> {
+    run(&mut c)
+}
+
+/// kubectl from the PATH or Debian's package `kubernetes-client`; the Python client in
+/// `target/python`.
+fn set_up(root: &Path) -> Result<()> {
+    let works = |program: &str, arg: &str| {
+        Command::new(program).arg(arg).output().is_ok_and(|o| o.status.success())
+    };
+    if !works("kubectl", "help") {
+        println!("    installing Debian's kubernetes-client");
+        run(Command::new("apt-get").args(["install", "--yes", "--quiet", "kubernetes-client"]))?;
+    }
+    let python = root.join("target/python");
+    if !python.join("ok").exists() {
+        println!("    installing PyPI {PYTHON_CLIENT} into target/python");
+        std::fs::create_dir_all(root.join("target"))?;
+        run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
+        run(Command::new(python.join("bin/pip")).args(["install", "--quiet", PYTHON_CLIENT]))?;
+        std::fs::write(python.join("ok"), "")?;
+    }
+    Ok(())
+}
+
+/// The layers of ARCHITECTURE.md: a crate may depend on lower layers, and sideways where listed.
+const LAYERS: [(&str, u8); 12] = [
+    ("meta", 0),
+    ("schema", 1),
+    ("patch", 1),
+    ("store", 1),
+    ("registry", 1),
+    ("scheduling", 2),
+    ("provisioning", 2),
+    ("workloads", 2),
+    ("clouds", 3),
+    ("server", 3),
+    ("control", 3),
+    ("coracle", 4),
+];
+const SIDEWAYS: [(&str, &str); 8] = [
+    ("patch", "schema"),
+    ("registry", "schema"),
+    ("registry", "patch"),
+    ("registry", "store"),
+    ("provisioning", "scheduling"),
+    ("workloads", "scheduling"),
+    ("control", "clouds"),
+    ("clouds", "scheduling"),
+];
+/// What cores may not have.
+const NOT_IN_CORES: [&str; 8] =
+    ["tokio", "hyper", "kube", "tracing", "rustls", "fjall", "futures", "uuid"];
+
+/// No arrow points up, and no core has IO.
+fn layers(root: &Path) -> Result<()> {
+    for (name, layer) in LAYERS {
+        let text = std::fs::read_to_string(root.join("crates").join(name).join("Cargo.toml"))?;
+        let own = text
+            .split("[dependencies]")
+            .nth(1)
+            .unwrap_or_default()
+            .split("[dev-dependencies]")
+            .next()
+            .unwrap_or_default();
+        for line in own.lines() {
+            let dependency = line.split('.').next().unwrap_or_default().trim();
+            if let Some(other) = dependency.strip_prefix("coracle-") {
+                let theirs = LAYERS.iter().find(|(n, _)| *n == other).map_or(9, |(_, l)| *l);
+                if theirs > layer || (theirs == layer && !SIDEWAYS.contains(&(name, other))) {
+                    bail!(
+                        "crates/{name} may not depend on {other}: the arrow points up or sideways"
+                    );
+                }
+            }
+            let core = layer == 0 || layer == 2 || ["schema", "patch"].contains(&name);
+            if core && NOT_IN_CORES.contains(&dependency) {
+                bail!("crates/{name} is a core: it may not depend on {dependency}");
+            }
+        }
+    }
+    Ok(())
+}
