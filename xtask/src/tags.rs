@@ -60,7 +60,7 @@ impl Tags {
             let property = properties.keys().find(|p| p.to_lowercase() == *name);
             match (property, message) {
                 (Some(p), _) => {
-                    drop(found.entry(p.clone()).or_insert_with(|| format!("{prefix}{tag}")))
+                    found.entry(p.clone()).or_insert_with(|| format!("{prefix}{tag}"));
                 }
                 (None, Some(m)) if prefix.len() < 8 => {
                     self.collect(

@@ -1,13 +1,13 @@
 //! `cargo xtask test`: sets up what the tests need, then runs everything.
 
-use crate::{run, schemas};
+use crate::{run as command, schemas};
 use anyhow::{Result, bail};
 use std::{path::Path, process::Command, time::Instant};
 
 /// The Python client that the black-box tests use.
 const PYTHON_CLIENT: &str = "kubernetes==37.0.2";
 
-pub(crate) fn run_step(name: &str, f: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step(name: &str, f: impl FnOnce() -> Result<()>) -> Result<()> {
     let started = Instant::now();
     println!("==> {name}");
     f()?;
@@ -17,15 +17,15 @@ pub(crate) fn run_step(name: &str, f: impl FnOnce() -> Result<()>) -> Result<()>
 
 /// Runs everything. Nothing is skipped in silence: what cannot run fails.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    run_step("set-up", || set_up(root))?;
+    step("set-up", || set_up(root))?;
     let cargo = |args: &[&str]| {
         let mut c = Command::new("cargo");
         c.args(args).current_dir(root);
         c
     };
-    run_step("formatting", || run_command(cargo(&["fmt", "--all", "--check"])))?;
-    run_step("lints", || {
-        run_command(cargo(&[
+    step("formatting", || command(&mut cargo(&["fmt", "--all", "--check"])))?;
+    step("lints", || {
+        command(&mut cargo(&[
             "clippy",
             "--workspace",
             "--all-targets",
@@ -35,13 +35,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             "warnings",
         ]))
     })?;
-    run_step("documents", || layers(root))?;
-    run_step("schema pack", || schemas::check(root))?;
-    run_step("tests", || run_command(cargo(&["test", "--workspace"])))
-}
-
-fn run_command(mut c: Command) -> Result<()> {
-    run(&mut c)
+    step("documents", || layers(root))?;
+    step("schema pack", || schemas::check(root))?;
+    step("tests", || command(&mut cargo(&["test", "--workspace"])))
 }
 
 /// kubectl from the PATH or Debian's package `kubernetes-client`; the Python client in
@@ -52,14 +48,19 @@ fn set_up(root: &Path) -> Result<()> {
     };
     if !works("kubectl", "help") {
         println!("    installing Debian's kubernetes-client");
-        run(Command::new("apt-get").args(["install", "--yes", "--quiet", "kubernetes-client"]))?;
+        command(Command::new("apt-get").args([
+            "install",
+            "--yes",
+            "--quiet",
+            "kubernetes-client",
+        ]))?;
     }
     let python = root.join("target/python");
     if !python.join("ok").exists() {
         println!("    installing PyPI {PYTHON_CLIENT} into target/python");
         std::fs::create_dir_all(root.join("target"))?;
-        run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
-        run(Command::new(python.join("bin/pip")).args(["install", "--quiet", PYTHON_CLIENT]))?;
+        command(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
+        command(Command::new(python.join("bin/pip")).args(["install", "--quiet", PYTHON_CLIENT]))?;
         std::fs::write(python.join("ok"), "")?;
     }
     Ok(())

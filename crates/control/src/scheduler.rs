@@ -35,6 +35,9 @@ struct State {
     pending: BTreeMap<PodKey, Arc<PodSpec>>,
     /// Pending pods that nothing fits, until something changes.
     refused: HashSet<PodKey>,
+    /// Pods whose refusal is being written: they are not placed before it is, or it would come
+    /// after the binding.
+    refusing: HashSet<PodKey>,
     /// Nodes of pods whose binding is under way.
     assumed: HashMap<PodKey, String>,
     /// Pods whose nodes are not known yet.
@@ -75,6 +78,7 @@ pub fn start(
         snapshot: Snapshot::default(),
         pending: BTreeMap::new(),
         refused: HashSet::new(),
+        refusing: HashSet::new(),
         assumed: HashMap::new(),
         homeless: HashMap::new(),
     };
@@ -188,7 +192,12 @@ impl Scheduler {
     fn round(self: &Arc<Self>, permits: &Arc<Semaphore>) {
         let mut queue: Vec<Arc<PodSpec>> = {
             let state = self.state.lock();
-            state.pending.values().filter(|p| !state.refused.contains(&p.key)).cloned().collect()
+            state
+                .pending
+                .values()
+                .filter(|p| !state.refused.contains(&p.key) && !state.refusing.contains(&p.key))
+                .cloned()
+                .collect()
         };
         queue.sort_by(|a, b| {
             b.priority
@@ -209,7 +218,11 @@ impl Scheduler {
                 }
                 Some(Err(message)) => {
                     let me = self.clone();
-                    tokio::spawn(async move { me.refuse(&p, &message).await });
+                    tokio::spawn(async move {
+                        me.refuse(&p, &message).await;
+                        me.state.lock().refusing.remove(&p.key);
+                        me.wake.notify_one();
+                    });
                 }
             }
         }
@@ -238,6 +251,7 @@ impl Scheduler {
             }
             Err(message) => {
                 state.refused.insert(p.key.clone());
+                state.refusing.insert(p.key.clone());
                 hopeless.insert(p.class, message.clone());
             }
         }

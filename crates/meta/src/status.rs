@@ -15,6 +15,9 @@ pub struct Cause {
     pub field: String,
 }
 
+/// What a failure is about: group, resource (or kind) and name.
+pub type Details = (String, String, String);
+
 /// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -25,13 +28,13 @@ pub struct Status {
     /// What is wrong and where.
     pub message: String,
     /// Group, resource (or kind) and name that the failure is about.
-    pub details: Option<(String, String, String)>,
+    pub details: Option<Box<Details>>,
     /// Field by field.
     pub causes: Vec<Cause>,
     /// When trying again is worth it.
     pub retry_after_seconds: Option<u32>,
     /// For an expired continue token: one that goes on at the newest revision.
-    pub continue_token: Option<String>,
+    pub continue_token: Option<Box<str>>,
 }
 
 impl Status {
@@ -49,7 +52,7 @@ impl Status {
     }
 
     fn about(mut self, r: &GroupResource, name: &str) -> Self {
-        self.details = Some((r.group.clone(), r.resource.clone(), name.into()));
+        self.details = Some(Box::new((r.group.clone(), r.resource.clone(), name.into())));
         self
     }
 
@@ -61,7 +64,7 @@ impl Status {
     /// 404 for a path that nothing serves.
     pub fn no_such_resource() -> Self {
         let mut s = Self::new(404, "NotFound", "the server could not find the requested resource");
-        s.details = Some((String::new(), String::new(), String::new()));
+        s.details = Some(Box::new((String::new(), String::new(), String::new())));
         s
     }
 
@@ -143,7 +146,7 @@ impl Status {
         };
         let kind_text = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut s = Self::new(422, "Invalid", format!("{kind_text} {name:?} is invalid: {list}"));
-        s.details = Some((group.into(), kind.into(), name.into()));
+        s.details = Some(Box::new((group.into(), kind.into(), name.into())));
         s.causes = errors
             .into_iter()
             .map(|e| Cause { reason: e.kind.reason(), message: e.body(), field: e.path.clone() })
@@ -164,7 +167,7 @@ impl Status {
             v["reason"] = json!(self.reason);
         }
         let mut details = serde_json::Map::new();
-        if let Some((group, kind, name)) = &self.details {
+        if let Some((group, kind, name)) = self.details.as_deref() {
             for (k, t) in [("group", group), ("kind", kind), ("name", name)] {
                 if !t.is_empty() {
                     details.insert(k.into(), json!(t));

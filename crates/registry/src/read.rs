@@ -267,7 +267,8 @@ impl Registry {
                 let mut s = Status::expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
                 );
-                s.continue_token = Some(Token { revision: None, after: t.after.clone() }.encode());
+                s.continue_token =
+                    Some(Token { revision: None, after: t.after.clone() }.encode().into());
                 s
             }
         }

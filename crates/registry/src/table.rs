@@ -111,14 +111,11 @@ fn field_text(object: &Value, path: &str) -> String {
         "status.podIPs" => "status.podIP",
         p => p,
     };
-    match path {
-        "source" => {
-            let component = object["source"]["component"]
-                .as_str()
-                .or(object["deprecatedSource"]["component"].as_str());
-            return component.or(object["reportingComponent"].as_str()).unwrap_or_default().into();
-        }
-        _ => {}
+    if path == "source" {
+        let component = object["source"]["component"]
+            .as_str()
+            .or(object["deprecatedSource"]["component"].as_str());
+        return component.or(object["reportingComponent"].as_str()).unwrap_or_default().into();
     }
     match coracle_meta::json::get(object, path) {
         Some(Value::String(s)) => s.clone(),

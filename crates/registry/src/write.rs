@@ -618,7 +618,7 @@ fn patch_status(kind: &Kind, name: &str, e: PatchError) -> Status {
                 "Invalid",
                 format!("the server rejected our request due to an error in our request: {m}"),
             );
-            s.details = Some((kind.group.clone(), kind.plural.clone(), name.into()));
+            s.details = Some(Box::new((kind.group.clone(), kind.plural.clone(), name.into())));
             s
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     predicates::{self, Reason},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -97,9 +97,9 @@ impl Topology {
             .chain(pod.preferred_pods.iter().map(|(_, a)| a))
             .map(Group::of);
         for group in spread.chain(others) {
-            if !self.groups.contains_key(&group) {
-                let counts = Self::count_all(&group, nodes.clone());
-                self.groups.insert(group, counts);
+            if let Entry::Vacant(vacant) = self.groups.entry(group) {
+                let counts = Self::count_all(vacant.key(), nodes.clone());
+                vacant.insert(counts);
             }
         }
     }

@@ -209,7 +209,7 @@ fn format_holds(format: &str, s: &str) -> bool {
         "ipv6" => s.parse::<std::net::Ipv6Addr>().is_ok(),
         "date" => s.parse::<jiff::civil::Date>().is_ok(),
         "uuid" => s.len() == 36 && s.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'),
-        "byte" => s.len() % 4 == 0,
+        "byte" => s.len().is_multiple_of(4),
         // Unknown formats are ignored, as upstream does.
         _ => true,
     }

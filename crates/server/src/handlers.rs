@@ -127,9 +127,11 @@ struct Call<'a> {
 impl Call<'_> {
     async fn main(self) -> Reply {
         let verb = self.info.verb.as_str();
-        if !self.kind.verbs.iter().any(|v| v == verb)
-            && !(verb == "create" && is_review(&self.kind))
-        {
+        let served = self.kind.verbs.iter().any(|v| v == verb);
+        if !served && !(verb == "create" && is_review(&self.kind)) {
+            return Err(not_allowed());
+        }
+        if self.info.name.is_empty() && ["update", "patch"].contains(&verb) {
             return Err(not_allowed());
         }
         match verb {

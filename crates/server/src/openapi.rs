@@ -9,10 +9,13 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
+/// Documents by their path.
+type Documents = BTreeMap<String, Bytes>;
+
 /// Rendered documents of one table of kinds.
 #[derive(Debug, Default)]
 pub struct Cache {
-    inner: Mutex<Option<(Arc<KindTable>, BTreeMap<String, Bytes>)>>,
+    inner: Mutex<Option<(Arc<KindTable>, Documents)>>,
 }
 
 fn path(group: &str, version: &str) -> String {

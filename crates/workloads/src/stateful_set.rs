@@ -243,7 +243,6 @@ impl Step<'_> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of it is observed state")]
 fn status(
     set: &StatefulSet,
     spec: &StatefulSetSpec,

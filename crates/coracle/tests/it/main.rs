@@ -1,4 +1,5 @@
 //! Black-box tests: they start the real binary and drive it with real clients.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
 mod cli;

@@ -105,7 +105,12 @@ fn limits_weights_and_reasons() {
     };
     assert_eq!((of("first"), of("second")), (2, 2));
     let (_, big) = pod("big", 64_000, 1, &json!({}));
-    let plan = pack(&mut Snapshot::default(), &[big.clone()], &[pool("p", &SIZES, &ZONES)], &[]);
+    let plan = pack(
+        &mut Snapshot::default(),
+        std::slice::from_ref(&big),
+        &[pool("p", &SIZES, &ZONES)],
+        &[],
+    );
     assert_eq!(plan.unschedulable[&big.key], "NodePool p: no instance type is large enough");
 }
 
