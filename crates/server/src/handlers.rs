@@ -127,8 +127,9 @@ struct Call<'a> {
 impl Call<'_> {
     async fn main(self) -> Reply {
         let verb = self.info.verb.as_str();
-        let served = self.kind.verbs.iter().any(|v| v == verb);
-        if !served && !(verb == "create" && is_review(&self.kind)) {
+        let review = verb == "create" && is_review(&self.kind);
+        let served = review || self.kind.verbs.iter().any(|v| v == verb);
+        if !served {
             return Err(not_allowed());
         }
         if self.info.name.is_empty() && ["update", "patch"].contains(&verb) {
