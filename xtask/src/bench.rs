@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: figures of the whole process, from a release build, through its public
-//! door. The client shares the machine with the server, and says so.
+//! door, then the benchmarks of the cores. The client shares the machine with the server.
 
 use crate::run as run_command;
 use anyhow::{Context, Result, bail};
@@ -33,7 +33,13 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let load = root.join("target/release/examples/load");
     run_command(Command::new(load).arg(base.join("idle/kubeconfig")))?;
     println!("resident memory after that: {:.1} MiB", cluster.resident_mib()?);
-    Ok(())
+    drop(cluster);
+    run_command(
+        Command::new("cargo")
+            .args(["bench", "--package", "coracle-scheduling", "--package", "coracle-provisioning"])
+            .args(["--bench", "schedule", "--bench", "pack"])
+            .current_dir(root),
+    )
 }
 
 fn start_times(binary: &Path, base: &Path) -> Result<()> {

@@ -15,7 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -59,29 +59,44 @@ fn sigkill_loses_nothing_that_was_acknowledged() {
     let args = ["--no-default-nodepool"];
     let acknowledged: Acknowledged = Arc::default();
     let mut cluster = Cluster::start(&args);
-    let mut writes = 0;
+    let mut total = 0;
     for round in 0..KILLS {
         let dir = runtime().block_on(async {
             let api: Api<ConfigMap> =
                 Api::namespaced(client(&cluster.kubeconfig()).await, "kube-public");
             let stop = Arc::new(AtomicBool::new(false));
+            let writes = Arc::new(AtomicUsize::new(0));
             let tasks: Vec<_> = (0..WRITERS)
-                .map(|w| tokio::spawn(write(api.clone(), w, acknowledged.clone(), stop.clone())))
+                .map(|w| {
+                    let (api, acknowledged) = (api.clone(), acknowledged.clone());
+                    tokio::spawn(write(api, w, acknowledged, writes.clone(), stop.clone()))
+                })
                 .collect();
-            // A different moment each time, without a clock in the test's logic.
-            tokio::time::sleep(Duration::from_millis(15 + (round as u64 * 37) % 90)).await;
+            // After another number of writes each time: how fast the machine is does not matter.
+            wait_for(&writes, 1 + (round * 7) % 40).await;
             let dir = cluster.kill();
             stop.store(true, Ordering::Relaxed);
             for t in tasks {
-                writes += t.await.unwrap();
+                t.await.unwrap();
             }
+            total += writes.load(Ordering::Relaxed);
             dir
         });
         cluster = Cluster::start_in(dir, &args);
         runtime().block_on(verify(&cluster, &acknowledged));
     }
-    println!("{writes} acknowledged writes over {KILLS} kills");
-    assert!(writes > KILLS * 10, "{writes}");
+    println!("{total} acknowledged writes over {KILLS} kills");
+}
+
+/// Waits until so many writes were acknowledged; a minute without them is a server that hangs.
+async fn wait_for(writes: &AtomicUsize, count: usize) {
+    let enough = async {
+        while writes.load(Ordering::Relaxed) < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let what = format!("no {count} acknowledged writes in a minute");
+    tokio::time::timeout(Duration::from_secs(60), enough).await.expect(&what);
 }
 
 /// Writes one object after the other, each several times, until the server is gone.
@@ -89,10 +104,11 @@ async fn write(
     api: Api<ConfigMap>,
     writer: usize,
     acknowledged: Acknowledged,
+    writes: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
-) -> usize {
-    let (name, mut n, mut done) = (format!("w{writer}"), 0, 0);
-    let Ok(mut current) = api.get_opt(&name).await else { return 0 };
+) {
+    let (name, mut n) = (format!("w{writer}"), 0);
+    let Ok(mut current) = api.get_opt(&name).await else { return };
     // What can be read is durable: it counts as acknowledged.
     if let Some(m) = &current {
         acknowledged.lock().unwrap().insert(name.clone(), (revision(m), number(m)));
@@ -112,9 +128,8 @@ async fn write(
         let number: u64 = written.data.as_ref().unwrap()["n"].parse().unwrap();
         acknowledged.lock().unwrap().insert(name.clone(), (revision(&written), number));
         current = Some(written);
-        done += 1;
+        writes.fetch_add(1, Ordering::Relaxed);
     }
-    done
 }
 
 /// Every acknowledged write is there, or a later one of the same writer; revisions only grow.
