@@ -140,8 +140,7 @@ where
 /// Pods that an object controls or might adopt.
 fn own_or_orphan(world: &World, meta: &ObjectMeta) -> Vec<Arc<Pod>> {
     let mut pods = world.pods.owned_by(meta.uid.as_deref().unwrap_or_default());
-    let orphans = world.pods.in_namespace(meta.namespace.as_deref().unwrap_or_default());
-    pods.extend(orphans.into_iter().filter(|p| pod::controller_uid(&p.metadata).is_none()));
+    pods.extend(world.pods.orphans(meta.namespace.as_deref().unwrap_or_default()));
     pods
 }
 

@@ -43,6 +43,7 @@ type Handler<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
 
 struct Store<K> {
     objects: BTreeMap<Key, Arc<K>>,
+    /// Keys by the UID of the controlling owner; objects without one are under the empty UID.
     by_owner: HashMap<String, BTreeSet<Key>>,
     revision: u64,
 }
@@ -117,15 +118,11 @@ where
         let (k, revision) = (key(&*new), revision(&*new));
         let old = {
             let mut store = self.store.write();
-            for uid in owners(&*new) {
-                store.by_owner.entry(uid).or_default().insert(k.clone());
-            }
+            store.by_owner.entry(owner(&*new).to_owned()).or_default().insert(k.clone());
             store.revision = store.revision.max(revision);
             let old = store.objects.insert(k.clone(), new.clone());
-            if let Some(old) = &old {
-                let now: Vec<String> = owners(&*new).collect();
-                let lost: Vec<String> = owners(&**old).filter(|u| !now.contains(u)).collect();
-                lost.iter().for_each(|uid| store.unlink(uid, &k));
+            if let Some(old) = old.as_ref().filter(|old| owner(&***old) != owner(&*new)) {
+                store.unlink(owner(&**old), &k);
             }
             old
         };
@@ -138,9 +135,9 @@ where
             let mut store = self.store.write();
             store.revision = store.revision.max(revision);
             let old = store.objects.remove(&k);
-            let lost: Vec<String> =
-                old.iter().flat_map(|o| owners(&**o).collect::<Vec<_>>()).collect();
-            lost.iter().for_each(|uid| store.unlink(uid, &k));
+            if let Some(old) = &old {
+                store.unlink(owner(&**old), &k);
+            }
             old
         };
         if let Some(old) = old {
@@ -205,8 +202,23 @@ where
         store
             .by_owner
             .get(uid)
+            .filter(|_| !uid.is_empty())
             .into_iter()
             .flatten()
+            .filter_map(|k| store.objects.get(k).cloned())
+            .collect()
+    }
+
+    /// Objects of a namespace that no controller owns.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        let store = self.store.read();
+        let first = (namespace.to_owned(), String::new());
+        store
+            .by_owner
+            .get("")
+            .into_iter()
+            .flat_map(|keys| keys.range(first.clone()..))
+            .take_while(|(ns, _)| ns == namespace)
             .filter_map(|k| store.objects.get(k).cloned())
             .collect()
     }
@@ -223,13 +235,10 @@ impl<K> Store<K> {
     }
 }
 
-fn owners<K: Resource>(o: &K) -> impl Iterator<Item = String> {
-    o.meta()
-        .owner_references
-        .iter()
-        .flatten()
-        .filter(|r| r.controller == Some(true))
-        .map(|r| r.uid.clone())
+/// UID of the owner that controls an object: the API allows one. Empty for an orphan.
+fn owner<K: Resource>(o: &K) -> &str {
+    let mut owners = o.meta().owner_references.iter().flatten();
+    owners.find(|r| r.controller == Some(true)).map_or("", |r| &r.uid)
 }
 
 /// The revision of an object; revisions compare within a kind (KEP-5504).

@@ -58,15 +58,14 @@ async fn look(
     shared: &Arc<Shared>,
     running: &mut Option<Running>,
 ) -> Result<Option<Duration>, Error> {
-    if let Some(r) = running.take() {
-        match advance(shared, &r).await? {
-            true => {}
-            false => {
-                *running = Some(r);
-                return Ok(Some(Duration::from_secs(2)));
-            }
+    if let Some(r) = running {
+        // An error leaves the command where it is: the next look goes on with it.
+        if !advance(shared, r).await? {
+            return Ok(Some(Duration::from_secs(2)));
         }
+        *running = None;
     }
+    release(shared).await?;
     // While pods wait for a place, what looks unneeded may be needed.
     let waiting =
         shared.world.pods.all().iter().any(|p| pod::is_active(p) && pod::node_name(p).is_empty());
@@ -239,40 +238,56 @@ async fn give_up(shared: &Shared, name: &str, reason: &str, why: &str) -> Result
 async fn begin(shared: &Shared, command: Command) -> Result<Running, Error> {
     // Replacements first: a node is not tainted for a plan that cannot begin.
     let replacements = provision::create_claims(shared, &command.plan.new_nodes).await?;
-    for name in &command.remove {
-        shared.going.lock().insert(name.clone());
-        if let Some(node) = shared.world.nodes.get("", name) {
-            shared.taint(&node).await?;
-        }
-        if let Some(c) = claim(shared, name) {
-            shared
-                .writer
-                .event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why)
-                .await;
-        }
+    shared.going.lock().extend(command.remove.iter().cloned());
+    for c in command.remove.iter().filter_map(|name| claim(shared, name)) {
+        shared
+            .writer
+            .event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why)
+            .await;
     }
     Ok(Running { remove: command.remove, replacements, since: Instant::now() })
 }
 
-/// Goes on with a command. Returns whether it is over.
+/// Goes on with a command, however far it came. Returns whether it is over.
 async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
     let claims: Vec<_> = r.replacements.iter().map(|n| claim(shared, n)).collect();
     let lost =
         claims.iter().any(|c| c.as_ref().is_none_or(|c| c.metadata.deletion_timestamp.is_some()));
     if lost || r.since.elapsed() > PATIENCE {
-        for name in &r.remove {
-            untaint(shared, name).await?;
-            shared.going.lock().remove(name);
-        }
         return Ok(true);
+    }
+    for node in r.remove.iter().filter_map(|name| shared.world.nodes.get("", name)) {
+        shared.taint(&node).await?;
     }
     if !claims.iter().flatten().all(|c| is_true(c, "Initialized")) {
         return Ok(false);
     }
-    for name in &r.remove {
+    let left: Vec<&String> = r.remove.iter().filter(|name| is_kept(shared, name)).collect();
+    for name in &left {
         give_up(shared, name, "Underutilized", "its pods fit elsewhere for less").await?;
     }
-    Ok(true)
+    // Over when the deletions have been seen, or the taints would be taken back.
+    Ok(left.is_empty())
+}
+
+fn is_kept(shared: &Shared, name: &str) -> bool {
+    claim(shared, name).is_some_and(|c| c.metadata.deletion_timestamp.is_none())
+}
+
+/// Takes the taint from nodes that no command wants: of one that was given up, or that a restart
+/// forgot.
+async fn release(shared: &Shared) -> Result<(), Error> {
+    shared.going.lock().clear();
+    for node in shared.world.nodes.all() {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let mut taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+        if taints.any(|t| t.key == crate::karpenter::DISRUPTED) && is_kept(shared, name) {
+            untaint(shared, name).await?;
+        }
+    }
+    // What is known of nodes goes with them.
+    shared.touched.lock().retain(|name, _| shared.world.nodes.get("", name).is_some());
+    Ok(())
 }
 
 async fn untaint(shared: &Shared, name: &str) -> Result<(), Error> {

@@ -126,3 +126,18 @@ fn nodes_that_nobody_needs_go_and_a_quiet_cluster_stays_still() {
         c.kubectl(&["get", "nodes,nodeclaims", "-o", "name"]).is_empty().then_some(())
     });
 }
+
+#[test]
+fn a_disruption_that_a_restart_forgot_is_undone() {
+    let c = Cluster::start(&["--cloud", "simulated:speed=20", "--in-memory"]);
+    c.apply(&pause("web", 1, ""));
+    let v = c.eventually("the pod runs", || runs(&c, 1));
+    let node = v["nodes"][0]["name"].as_str().unwrap().to_owned();
+    // What a command leaves behind when its process ends before it.
+    c.kubectl(&["taint", "node", &node, "karpenter.sh/disrupted:NoSchedule"]);
+    c.eventually("the taint is gone", || {
+        let taints = c.kubectl(&["get", "node", &node, "-o", "jsonpath={.spec.taints}"]);
+        (!taints.contains("disrupted")).then_some(())
+    });
+    assert_eq!(runs(&c, 1).expect("the pod still runs")["nodes"][0]["name"], node.as_str());
+}
