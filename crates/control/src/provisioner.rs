@@ -20,7 +20,7 @@ use coracle_provisioning::{
 };
 use coracle_scheduling::{Node, PodSpec, Resources, Snapshot};
 use coracle_workloads::{Resource, daemon_set, pod};
-use kube::{Client, core::DynamicObject};
+use kube::{Client, ResourceExt, core::DynamicObject};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -299,6 +299,9 @@ impl Shared {
     /// All nodes with their pods: those that are there, and those that are on their way.
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        for n in self.world.namespaces.all() {
+            snapshot.set_namespace(&n.name_any(), Some(n.labels().clone()));
+        }
         let going = self.going.lock().clone();
         let mut coming: HashSet<String> = HashSet::new();
         for claim in self.karpenter.claims.all() {

@@ -3,6 +3,7 @@
 use crate::{
     Stop,
     api::{Writer, path},
+    informer::Change,
     stopped,
     world::World,
 };
@@ -10,8 +11,8 @@ use coracle_meta::time::rfc3339;
 use coracle_scheduling::{Node, PodSpec, Profile, Snapshot, pod::PodKey};
 use coracle_workloads::{action, pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::{
@@ -87,10 +88,12 @@ pub fn start(
     let me = s.clone();
     world.nodes.on_change(move |c| me.node_changed(c.old.map(|n| &**n), c.new.map(|n| &**n)));
     let me = s.clone();
+    world.namespaces.on_change(move |c| me.namespace_changed(c));
+    let me = s.clone();
     world.pods.on_change(move |c| me.pod_changed(c.object().map(|p| &**p), c.new.is_none()));
     let (world, mut stop) = (world.clone(), stop.clone());
     tasks.spawn(async move {
-        tokio::join!(world.nodes.synced(), world.pods.synced());
+        tokio::join!(world.nodes.synced(), world.pods.synced(), world.namespaces.synced());
         let permits = Arc::new(Semaphore::new(BINDINGS));
         loop {
             s.round(&permits);
@@ -141,6 +144,18 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
+    /// Pod affinity may select namespaces by their labels.
+    fn namespace_changed(&self, c: &Change<'_, Namespace>) {
+        let labels = |n: &Arc<Namespace>| n.labels().clone();
+        let (old, new) = (c.old.map(labels), c.new.map(labels));
+        let (false, Some(n)) = (old == new, c.object()) else { return };
+        let mut state = self.state.lock();
+        state.snapshot.set_namespace(&n.name_any(), new);
+        state.refused.clear();
+        drop(state);
+        self.wake.notify_one();
+    }
+
     fn pod_changed(&self, p: Option<&Pod>, gone: bool) {
         let Some(p) = p else { return };
         let (k, node) = (pod_key(p), pod::node_name(p));
@@ -161,7 +176,10 @@ impl Scheduler {
             state.assumed.remove(&k);
             let same = state.snapshot.node_of(&k).is_some_and(|n| {
                 n.name == node
-                    && n.pods.get(&k).is_some_and(|x| Some(&x.uid) == p.metadata.uid.as_ref())
+                    && n.pods.get(&k).is_some_and(|x| {
+                        Some(&x.uid) == p.metadata.uid.as_ref()
+                            && x.terminating == p.metadata.deletion_timestamp.is_some()
+                    })
             });
             if !same {
                 let spec = Arc::new(PodSpec::from_pod(p));

@@ -67,6 +67,14 @@ pub struct LabelSelector {
 pub struct SelectorError(pub String);
 
 impl LabelSelector {
+    /// A label and its only acceptable value, if the selector has one: what an index can use.
+    pub fn equality(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|r| match (r.operator, r.values.as_slice()) {
+            (Operator::In, [value]) => Some((&*r.key, &**value)),
+            _ => None,
+        })
+    }
+
     /// Whether it has no requirement, and so matches everything.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()

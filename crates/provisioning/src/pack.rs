@@ -174,7 +174,7 @@ impl Buyer<'_> {
             let pods = groups.remove(&id).unwrap_or_default();
             let Some(spec) = pods.first().cloned() else { continue };
             let class = Class {
-                per_node: per_node(&spec),
+                per_node: per_node(&spec, self.snapshot),
                 alternatives: spec.node_requirements(),
                 check: spec.clone(),
                 spec,
@@ -205,13 +205,13 @@ impl Buyer<'_> {
         let apart = spec
             .anti_affinity
             .iter()
-            .any(|a| &*a.key == ZONE && a.selects(&spec.key.namespace, &spec.labels));
+            .any(|a| &*a.key == ZONE && self.snapshot.selects(&a.pods, spec));
         let together = spec.affinity.iter().find(|a| &*a.key == ZONE);
         if spreads.is_none() && !apart && together.is_none() {
             return vec![class];
         }
         let zones = self.zones_for(&class);
-        let selector = spreads.map(|s| &s.selector).or(together.map(|a| &a.selector));
+        let counted = spreads.map(|s| &s.pods).or(together.map(|a| &a.pods));
         // Pods that count already, by zone.
         let mut counts: BTreeMap<Arc<str>, usize> = zones.iter().map(|z| (z.clone(), 0)).collect();
         for node in self.snapshot.nodes() {
@@ -221,10 +221,7 @@ impl Buyer<'_> {
             *n += node
                 .pods
                 .values()
-                .filter(|p| {
-                    p.key.namespace == spec.key.namespace
-                        && selector.is_some_and(|s| s.matches_map(Some(&p.labels)))
-                })
+                .filter(|p| counted.is_some_and(|s| self.snapshot.selects(s, p)))
                 .count();
         }
         let mut dealt: BTreeMap<Arc<str>, Vec<Arc<PodSpec>>> = BTreeMap::new();
@@ -261,6 +258,7 @@ impl Buyer<'_> {
                 check.spread.retain(|s| &*s.key != ZONE);
                 check.affinity.retain(|a| &*a.key != ZONE);
                 check.anti_affinity.retain(|a| &*a.key != ZONE);
+                check.classify();
                 c
             })
             .collect();
@@ -624,16 +622,17 @@ fn tolerates(pod: &PodSpec, pool: &Pool) -> bool {
 }
 
 /// Most pods of a class on one node, by its rules about node names.
-fn per_node(spec: &PodSpec) -> usize {
+fn per_node(spec: &PodSpec, snapshot: &Snapshot) -> usize {
     let own = |a: &coracle_scheduling::pod::Affinity| {
-        &*a.key == HOSTNAME && a.selects(&spec.key.namespace, &spec.labels)
+        &*a.key == HOSTNAME && snapshot.selects(&a.pods, spec)
     };
     if spec.anti_affinity.iter().any(own) || !spec.host_ports.is_empty() {
         return 1;
     }
-    let skews = spec.spread.iter().filter(|s| {
-        &*s.key == HOSTNAME && s.required && s.selector.matches_map(Some(&spec.labels))
-    });
+    let skews = spec
+        .spread
+        .iter()
+        .filter(|s| &*s.key == HOSTNAME && s.required && snapshot.selects(&s.pods, spec));
     skews.map(|s| usize::try_from(s.max_skew).unwrap_or(1)).min().unwrap_or(usize::MAX)
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -25,6 +25,15 @@ pub struct Toleration {
     pub effect: Option<String>,
 }
 
+impl Toleration {
+    /// Whether a taint is tolerated.
+    pub fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+        self.key.as_deref().is_none_or(|k| k == key)
+            && self.value.as_deref().is_none_or(|v| v == value)
+            && self.effect.as_deref().is_none_or(|e| e == effect)
+    }
+}
+
 /// A rule about how pods spread over the values of a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spread {
@@ -35,7 +44,7 @@ pub struct Spread {
     /// Must hold (`DoNotSchedule`) or should (`ScheduleAnyway`).
     pub required: bool,
     /// Pods that count.
-    pub selector: LabelSelector,
+    pub pods: PodSelection,
     /// Fewest values that must exist, else the least count is 0.
     pub min_domains: i64,
     /// Only nodes that the pod's own selector accepts count.
@@ -44,23 +53,43 @@ pub struct Spread {
     pub honor_taints: bool,
 }
 
+/// Labels of namespaces, by name.
+pub type Namespaces = HashMap<String, BTreeMap<String, String>>;
+
+/// Which pods a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodSelection {
+    /// By their labels.
+    pub selector: LabelSelector,
+    /// In these namespaces,
+    pub namespaces: Vec<String>,
+    /// and in those with such labels.
+    pub namespace_selector: Option<LabelSelector>,
+    /// Whether pods that are being deleted count.
+    pub terminating: bool,
+}
+
+impl PodSelection {
+    /// Whether a pod is meant. A namespace whose labels are unknown has none.
+    pub fn selects(&self, pod: &PodSpec, namespaces: &Namespaces) -> bool {
+        let own = &pod.key.namespace;
+        let here = self.namespaces.contains(own)
+            || self
+                .namespace_selector
+                .as_ref()
+                .is_some_and(|s| s.is_empty() || s.matches_map(namespaces.get(own)));
+        here && (self.terminating || !pod.terminating)
+            && self.selector.matches_map(Some(&pod.labels))
+    }
+}
+
 /// A rule about being near or far from other pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Affinity {
     /// Label of nodes: what "near" means.
     pub key: Arc<str>,
     /// Which pods.
-    pub selector: LabelSelector,
-    /// In which namespaces; empty for all.
-    pub namespaces: Vec<String>,
-}
-
-impl Affinity {
-    /// Whether a pod with these labels in this namespace is meant.
-    pub fn selects(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
-        (self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace))
-            && self.selector.matches_map(Some(labels))
-    }
+    pub pods: PodSelection,
 }
 
 /// Which pod.
@@ -83,6 +112,8 @@ pub struct PodSpec {
     pub labels: BTreeMap<String, String>,
     /// Priority.
     pub priority: i32,
+    /// Being deleted.
+    pub terminating: bool,
     /// Creation, Unix seconds.
     pub created_seconds: i64,
     /// Resources, with one pod.
@@ -120,7 +151,7 @@ impl PodSpec {
         let near = affinity.and_then(|a| a.pod_affinity.as_ref());
         let far = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
         let terms = |t: Option<&Vec<PodAffinityTerm>>| {
-            t.into_iter().flatten().filter_map(|t| affinity_term(t, &namespace, &labels)).collect()
+            t.into_iter().flatten().map(|t| affinity_term(t, &namespace, &labels)).collect()
         };
         let preferred_near =
             near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
@@ -136,7 +167,7 @@ impl PodSpec {
                     .flatten()
                     .map(|w| (-i64::from(w.weight), &w.pod_affinity_term)),
             )
-            .filter_map(|(w, t)| Some((w, affinity_term(t, &namespace, &labels)?)))
+            .map(|(w, t)| (w, affinity_term(t, &namespace, &labels)))
             .collect();
         let mut p = Self {
             key: PodKey {
@@ -145,6 +176,7 @@ impl PodSpec {
             },
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
             created_seconds: pod
                 .metadata
                 .creation_timestamp
@@ -159,7 +191,7 @@ impl PodSpec {
                 .topology_spread_constraints
                 .iter()
                 .flatten()
-                .filter_map(|t| spread(t, &labels))
+                .map(|t| spread(t, &namespace, &labels))
                 .collect(),
             affinity: terms(
                 near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
@@ -172,17 +204,18 @@ impl PodSpec {
             labels,
             class: 0,
         };
-        p.class = p.class_hash();
+        p.classify();
         p
     }
 
-    fn class_hash(&self) -> u64 {
+    /// Derives the class anew: call it after a change.
+    pub fn classify(&mut self) {
         let mut h = DefaultHasher::new();
         (&self.key.namespace, &self.labels, self.priority, &self.requests, &self.node_selector)
             .hash(&mut h);
         (&self.node_terms, &self.preferred_nodes, &self.tolerations, &self.spread).hash(&mut h);
         (&self.affinity, &self.anti_affinity, &self.preferred_pods, &self.host_ports).hash(&mut h);
-        h.finish()
+        self.class = h.finish();
     }
 
     /// Whether where other pods run matters to it.
@@ -213,11 +246,7 @@ impl PodSpec {
 
     /// Whether it tolerates a taint.
     pub fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
-        self.tolerations.iter().any(|t| {
-            t.key.as_deref().is_none_or(|k| k == key)
-                && t.value.as_deref().is_none_or(|v| v == value)
-                && t.effect.as_deref().is_none_or(|e| e == effect)
-        })
+        self.tolerations.iter().any(|t| t.tolerates(key, value, effect))
     }
 }
 
@@ -338,17 +367,26 @@ fn with_own(
     s
 }
 
-fn spread(t: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Option<Spread> {
+fn spread(
+    t: &TopologySpreadConstraint,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Spread {
     let selector = label_selector(t.label_selector.as_ref()).unwrap_or_else(nothing);
-    Some(Spread {
+    Spread {
         key: t.topology_key.as_str().into(),
         max_skew: i64::from(t.max_skew),
         required: t.when_unsatisfiable == "DoNotSchedule",
-        selector: with_own(selector, t.match_label_keys.as_ref(), labels, false),
+        pods: PodSelection {
+            selector: with_own(selector, t.match_label_keys.as_ref(), labels, false),
+            namespaces: vec![namespace.to_owned()],
+            namespace_selector: None,
+            terminating: false,
+        },
         min_domains: i64::from(t.min_domains.unwrap_or(1)),
         honor_affinity: t.node_affinity_policy.as_deref() != Some("Ignore"),
         honor_taints: t.node_taints_policy.as_deref() == Some("Honor"),
-    })
+    }
 }
 
 /// A selector that no pod meets: what an absent selector means.
@@ -365,18 +403,19 @@ fn affinity_term(
     t: &PodAffinityTerm,
     namespace: &str,
     labels: &BTreeMap<String, String>,
-) -> Option<Affinity> {
+) -> Affinity {
     let selector = label_selector(t.label_selector.as_ref()).unwrap_or_else(nothing);
     let selector = with_own(selector, t.match_label_keys.as_ref(), labels, false);
     let selector = with_own(selector, t.mismatch_label_keys.as_ref(), labels, true);
-    // An empty namespace selector means all; a selective one is treated as all, which is the
-    // safe side for anti-affinity until namespaces' labels are part of the snapshot.
-    let namespaces = match (&t.namespaces, &t.namespace_selector) {
-        (_, Some(_)) => vec![],
-        (Some(list), None) if !list.is_empty() => list.clone(),
-        _ => vec![namespace.to_owned()],
-    };
-    Some(Affinity { key: t.topology_key.as_str().into(), selector, namespaces })
+    // Named namespaces and selected ones add up (KEP-2249); without either it is the pod's own.
+    let namespace_selector =
+        t.namespace_selector.as_ref().map(|s| label_selector(Some(s)).unwrap_or_else(nothing));
+    let mut namespaces = t.namespaces.clone().unwrap_or_default();
+    if namespaces.is_empty() && namespace_selector.is_none() {
+        namespaces.push(namespace.to_owned());
+    }
+    let pods = PodSelection { selector, namespaces, namespace_selector, terminating: true };
+    Affinity { key: t.topology_key.as_str().into(), pods }
 }
 
 fn host_ports(spec: &ApiSpec) -> Vec<(String, String, i32)> {

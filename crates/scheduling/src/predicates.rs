@@ -1,8 +1,8 @@
 //! Whether a pod may run on a node, as far as only the two of them matter; with upstream's words
 //! for why not.
 
-use crate::{Node, PodSpec};
-use std::borrow::Cow;
+use crate::{Node, PodSpec, Requirements, node::Taint, pod::Toleration};
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Why a node was refused, in the words of upstream's plugins.
 pub type Reason = Cow<'static, str>;
@@ -29,32 +29,36 @@ pub fn unschedulable(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
 
 /// Every hard taint must be tolerated.
 pub fn taints(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
-    let hard = |e: &str| e == "NoSchedule" || e == "NoExecute";
-    match node
-        .taints
-        .iter()
-        .find(|t| hard(&t.effect) && !pod.tolerates(&t.key, &t.value, &t.effect))
-    {
+    match untolerated(&pod.tolerations, node) {
         Some(t) => Err(format!("node(s) had untolerated taint {{{}: {}}}", t.key, t.value).into()),
         None => Ok(()),
     }
 }
 
+pub(crate) fn untolerated<'n>(tolerations: &[Toleration], node: &'n Node) -> Option<&'n Taint> {
+    let hard = |t: &Taint| matches!(&*t.effect, "NoSchedule" | "NoExecute");
+    let tolerated =
+        |t: &Taint| tolerations.iter().any(|x| x.tolerates(&t.key, &t.value, &t.effect));
+    node.taints.iter().find(|t| hard(t) && !tolerated(t))
+}
+
 /// Node selector and required node affinity.
 pub fn node_affinity(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
-    if accepts(pod, node) {
+    if accepts(&pod.node_selector, &pod.node_terms, node) {
         Ok(())
     } else {
         Err("node(s) didn't match Pod's node affinity/selector".into())
     }
 }
 
-pub(crate) fn accepts(pod: &PodSpec, node: &Node) -> bool {
-    pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
-        && (pod.node_terms.is_empty()
-            || pod.node_terms.iter().any(|(r, name)| {
-                name.as_ref().is_none_or(|n| *n == node.name) && r.accepts(&node.labels)
-            }))
+pub(crate) fn accepts(
+    selector: &BTreeMap<String, String>,
+    terms: &[(Requirements, Option<String>)],
+    node: &Node,
+) -> bool {
+    let named = |name: &Option<String>| name.as_ref().is_none_or(|n| *n == node.name);
+    selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
+        && (terms.is_empty() || terms.iter().any(|(r, n)| named(n) && r.accepts(&node.labels)))
 }
 
 /// No two pods of a node share a port of the host.

@@ -2,9 +2,9 @@
 
 use crate::{
     Node, PodSpec,
-    pod::PodKey,
+    pod::{PodKey, PodSelection},
     predicates::{self, Reason},
-    topology::{Domains, Minimums, Topology},
+    topology::{Bound, Domains, Topology},
 };
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
@@ -61,6 +61,16 @@ impl Snapshot {
         self.domains = domains;
     }
 
+    /// Takes over a namespace's labels, which pod affinity may select by; `None` when it is gone.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        self.topology.set_namespace(name, labels);
+    }
+
+    /// Whether a rule is about a pod.
+    pub fn selects(&self, selection: &PodSelection, pod: &PodSpec) -> bool {
+        selection.selects(pod, self.topology.namespaces())
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> + Clone {
         self.nodes.iter().map(|n| &**n)
@@ -91,25 +101,20 @@ impl Snapshot {
         match self.by_name.get(&node.name) {
             Some(i) => {
                 let i = *i;
-                let relabelled = self.nodes[i].labels != node.labels;
+                let counted =
+                    self.nodes[i].labels == node.labels && self.nodes[i].taints == node.taints;
+                if !counted {
+                    self.topology.node(&self.nodes[i], -1);
+                }
                 Arc::make_mut(&mut self.nodes[i]).update_from(node);
-                if relabelled {
-                    // Counts by label value are no longer right; they are made anew on demand.
-                    self.recount();
+                if !counted {
+                    self.topology.node(&self.nodes[i], 1);
                 }
             }
             None => {
                 self.by_name.insert(node.name.clone(), self.nodes.len());
+                self.topology.node(&node, 1);
                 self.nodes.push(Arc::new(node));
-            }
-        }
-    }
-
-    fn recount(&mut self) {
-        self.topology = Topology::default();
-        for node in self.nodes.clone() {
-            for pod in node.pods.values().filter(|p| !p.anti_affinity.is_empty()) {
-                self.topology.update(pod, &node, 1);
             }
         }
     }
@@ -124,9 +129,9 @@ impl Snapshot {
                 self.by_pod.insert(key.clone(), i);
             }
         }
-        for (key, pod) in &node.pods {
+        self.topology.node(&node, -1);
+        for key in node.pods.keys() {
             self.by_pod.remove(key);
-            self.topology.update(pod, &node, -1);
         }
         Some(node)
     }
@@ -141,7 +146,7 @@ impl Snapshot {
 
     fn place(&mut self, pod: Arc<PodSpec>, i: usize) {
         self.by_pod.insert(pod.key.clone(), i);
-        self.topology.update(&pod, &self.nodes[i], 1);
+        self.topology.pod(&pod, &self.nodes[i], 1);
         Arc::make_mut(&mut self.nodes[i]).add(pod);
     }
 
@@ -149,25 +154,12 @@ impl Snapshot {
     pub fn remove_pod(&mut self, key: &PodKey) -> Option<Arc<PodSpec>> {
         let i = self.by_pod.remove(key)?;
         let pod = Arc::make_mut(&mut self.nodes[i]).remove(key)?;
-        self.topology.update(&pod, &self.nodes[i], -1);
+        self.topology.pod(&pod, &self.nodes[i], -1);
         Some(pod)
     }
 
-    /// Prepares counts for a pod's rules.
-    fn prepare(&mut self, pod: &PodSpec) -> Minimums {
-        if pod.is_topology_bound() {
-            let nodes = self.nodes.clone();
-            self.topology.prepare(pod, nodes.iter().map(|n| &**n));
-        }
-        if pod.spread.iter().any(|s| s.required) {
-            return self.topology.minimums(pod, self.nodes(), &self.domains);
-        }
-        Minimums::default()
-    }
-
-    fn check(&self, pod: &PodSpec, node: &Node, minimums: &Minimums) -> Result<(), Reason> {
-        predicates::check(pod, node)?;
-        self.topology.check(pod, node, minimums)
+    fn bind(&mut self, pod: &PodSpec) -> Bound {
+        self.topology.bind(pod, &self.nodes, &self.domains)
     }
 
     /// Whether a pod fits on one node now.
@@ -175,9 +167,9 @@ impl Snapshot {
     /// # Errors
     /// Why it does not.
     pub fn fits(&mut self, pod: &PodSpec, node: &str) -> Result<(), Reason> {
-        let minimums = self.prepare(pod);
+        let bound = self.bind(pod);
         match self.node(node) {
-            Some(n) => self.check(pod, n, &minimums),
+            Some(n) => check(pod, n, &bound),
             None => Err("node(s) were not found".into()),
         }
     }
@@ -187,7 +179,7 @@ impl Snapshot {
     /// # Errors
     /// Why no node fits.
     pub fn schedule(&mut self, pod: &PodSpec, profile: Profile) -> Result<String, FitError> {
-        let minimums = self.prepare(pod);
+        let bound = self.bind(pod);
         let (mut best, mut found): (Option<(i64, usize)>, usize) = (None, 0);
         let mut reasons: BTreeMap<Reason, usize> = BTreeMap::new();
         let count = self.nodes.len();
@@ -197,10 +189,10 @@ impl Snapshot {
             let i = (first + step) % count;
             looked += 1;
             let node = &self.nodes[i];
-            match self.check(pod, node, &minimums) {
+            match check(pod, node, &bound) {
                 Err(reason) => *reasons.entry(reason).or_default() += 1,
                 Ok(()) => {
-                    let score = self.score(pod, node, profile);
+                    let score = score(pod, node, &bound, profile);
                     let better = best.is_none_or(|(s, b)| {
                         score > s || (score == s && node.name < self.nodes[b].name)
                     });
@@ -228,40 +220,39 @@ impl Snapshot {
             }
         }
     }
+}
 
-    /// Sum of what upstream's default plugins look at, each 0 to 100 times its weight.
-    fn score(&self, pod: &PodSpec, node: &Node, profile: Profile) -> i64 {
-        let share = |need: i64, used: i64, total: i64| {
-            if total > 0 { (used + need) * 100 / total } else { 100 }
-        };
-        let cpu = share(pod.requests.cpu_milli, node.used.cpu_milli, node.allocatable.cpu_milli);
-        let memory =
-            share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
-        let full = (cpu + memory) / 2;
-        let fill = match profile {
-            Profile::Pack => full,
-            Profile::Spread => 100 - full,
-        };
-        // Balance pulls towards empty nodes, which is not what packing wants.
-        let balance = if profile == Profile::Spread { 100 - (cpu - memory).abs() } else { 0 };
-        let soft_taints = node
-            .taints
-            .iter()
-            .filter(|t| {
-                t.effect == "PreferNoSchedule" && !pod.tolerates(&t.key, &t.value, &t.effect)
-            })
-            .count();
-        let wanted: i64 = pod
-            .preferred_nodes
-            .iter()
-            .filter(|(_, r)| r.accepts(&node.labels))
-            .map(|(w, _)| w)
-            .sum();
-        let weight_sum: i64 = pod.preferred_nodes.iter().map(|(w, _)| w).sum::<i64>().max(1);
-        let topology = if pod.is_topology_bound() { self.topology.score(pod, node) } else { 0 };
-        fill + balance + 2 * (wanted * 100 / weight_sum) + 2 * topology
-            - 300 * i64::try_from(soft_taints).unwrap_or(0)
-    }
+fn check(pod: &PodSpec, node: &Node, bound: &Bound) -> Result<(), Reason> {
+    predicates::check(pod, node)?;
+    bound.check(pod, node)
+}
+
+/// Sum of what upstream's default plugins look at, each 0 to 100 times its weight.
+fn score(pod: &PodSpec, node: &Node, bound: &Bound, profile: Profile) -> i64 {
+    let share = |need: i64, used: i64, total: i64| {
+        if total > 0 { (used + need) * 100 / total } else { 100 }
+    };
+    let cpu = share(pod.requests.cpu_milli, node.used.cpu_milli, node.allocatable.cpu_milli);
+    let memory =
+        share(pod.requests.memory_bytes, node.used.memory_bytes, node.allocatable.memory_bytes);
+    let full = (cpu + memory) / 2;
+    let fill = match profile {
+        Profile::Pack => full,
+        Profile::Spread => 100 - full,
+    };
+    // Balance pulls towards empty nodes, which is not what packing wants.
+    let balance = if profile == Profile::Spread { 100 - (cpu - memory).abs() } else { 0 };
+    let soft_taints = node
+        .taints
+        .iter()
+        .filter(|t| t.effect == "PreferNoSchedule" && !pod.tolerates(&t.key, &t.value, &t.effect))
+        .count();
+    let wanted: i64 =
+        pod.preferred_nodes.iter().filter(|(_, r)| r.accepts(&node.labels)).map(|(w, _)| w).sum();
+    let weight_sum: i64 = pod.preferred_nodes.iter().map(|(w, _)| w).sum::<i64>().max(1);
+    let topology = bound.score(pod, node);
+    fill + balance + 2 * (wanted * 100 / weight_sum) + 2 * topology
+        - 300 * i64::try_from(soft_taints).unwrap_or(0)
 }
 
 #[cfg(test)]

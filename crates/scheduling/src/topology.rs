@@ -1,221 +1,252 @@
-//! Rules that depend on where other pods run: spread, affinity, anti-affinity. Counts are kept for
-//! each distinct rule and updated pod by pod.
+//! Rules that depend on where other pods run: spread, affinity, anti-affinity. Each distinct rule
+//! is counted once, from when a pod first has it, and updated pod by pod and node by node.
+
+mod tally;
 
 use crate::{
     Node, PodSpec,
-    pod::{Affinity, Spread},
-    predicates::{self, Reason},
+    pod::{Namespaces, PodSelection, Spread},
+    predicates::Reason,
 };
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
+use tally::{Group, Tally};
 
-/// What is counted: pods that a rule selects, by the value of a label of their nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Group {
-    key: Arc<str>,
-    selector: coracle_meta::LabelSelector,
-    namespaces: Vec<String>,
-}
+/// With more rules than this all counts are dropped and made anew on demand: rules of pods that
+/// are long gone would be counted for ever.
+const MAX_RULES: usize = 4096;
 
-impl Group {
-    fn of(a: &Affinity) -> Self {
-        Self { key: a.key.clone(), selector: a.selector.clone(), namespaces: a.namespaces.clone() }
-    }
-
-    fn of_spread(s: &Spread, namespace: &str) -> Self {
-        Self {
-            key: s.key.clone(),
-            selector: s.selector.clone(),
-            namespaces: vec![namespace.to_owned()],
-        }
-    }
-
-    fn selects(&self, pod: &PodSpec) -> bool {
-        (self.namespaces.is_empty() || self.namespaces.contains(&pod.key.namespace))
-            && self.selector.matches_map(Some(&pod.labels))
-    }
-}
-
-type Counts = HashMap<Arc<str>, i64>;
+/// Values of labels that nodes could be bought with. Empty when no nodes can be bought.
+pub type Domains = BTreeMap<Arc<str>, Vec<Arc<str>>>;
 
 /// Counts of all rules that were asked for so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Topology {
-    groups: HashMap<Group, Counts>,
-    /// Anti-affinity of running pods, by rule: how many have it at each value.
-    repelling: HashMap<Group, Counts>,
+    namespaces: Arc<Namespaces>,
+    tallies: Vec<Arc<Tally>>,
+    index: Arc<Index>,
+    /// Anti-affinity of running pods: how many have the rule at each value.
+    repelling: HashMap<Arc<Group>, Arc<Tally>>,
 }
 
-fn bump(counts: &mut Counts, value: &str, by: i64) {
-    match counts.get_mut(value) {
-        Some(n) => *n += by,
-        None => drop(counts.insert(value.into(), by)),
-    }
+/// Where tallies are found.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    by_group: HashMap<Arc<Group>, usize>,
+    /// Rules of a class of pods, in the order of [`groups`].
+    by_class: HashMap<u64, Arc<[usize]>>,
+    /// By a label and value that the selected pods must have.
+    by_label: HashMap<String, HashMap<String, Vec<usize>>>,
+    /// Selectors without such a label.
+    rest: Vec<usize>,
+}
+
+/// All rules of a pod: spread, near, far, preferred.
+fn groups(pod: &PodSpec) -> impl Iterator<Item = Group> + '_ {
+    let spread = pod.spread.iter().map(|s| Group::of_spread(pod, s));
+    let near = pod.affinity.iter().map(|a| Group::of_near(pod, a));
+    let others = pod.anti_affinity.iter().chain(pod.preferred_pods.iter().map(|(_, a)| a));
+    spread.chain(near).chain(others.map(Group::of))
 }
 
 impl Topology {
+    /// Takes over a namespace's labels; `None` when it is gone.
+    pub(crate) fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        if self.namespaces.get(name) == labels.as_ref() {
+            return;
+        }
+        let namespaces = Arc::make_mut(&mut self.namespaces);
+        match labels {
+            Some(labels) => drop(namespaces.insert(name.to_owned(), labels)),
+            None => drop(namespaces.remove(name)),
+        }
+        let by_labels = |s: &PodSelection| s.namespace_selector.is_some();
+        if self.tallies.iter().any(|t| t.group.pods.iter().any(by_labels)) {
+            self.forget();
+        }
+    }
+
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    fn forget(&mut self) {
+        self.tallies.clear();
+        self.index = Arc::default();
+    }
+
     /// A pod came to a node (`by` 1) or left it (-1).
-    pub(crate) fn update(&mut self, pod: &PodSpec, node: &Node, by: i64) {
-        for (group, counts) in &mut self.groups {
-            if let Some(value) = node.labels.get(&*group.key) {
-                if group.selects(pod) {
-                    bump(counts, value, by);
+    pub(crate) fn pod(&mut self, pod: &PodSpec, node: &Node, by: i64) {
+        let index = self.index.clone();
+        let named = pod.labels.iter().filter_map(|(k, v)| index.by_label.get(k)?.get(v)).flatten();
+        for i in index.rest.iter().chain(named) {
+            let tally = &mut self.tallies[*i];
+            if let Some(value) = tally.group.domain(node) {
+                if tally.group.selects(pod, &self.namespaces) {
+                    Arc::make_mut(tally).add(value, 0, by);
                 }
             }
         }
         for a in &pod.anti_affinity {
-            if let Some(value) = node.labels.get(&*a.key) {
-                bump(self.repelling.entry(Group::of(a)).or_default(), value, by);
+            let group = Group::of(a);
+            let Some(value) = group.domain(node) else { continue };
+            let tally = match self.repelling.get_mut(&group) {
+                Some(tally) => tally,
+                None => {
+                    let tally = Arc::new(Tally::new(group.clone()));
+                    self.repelling.entry(Arc::new(group.clone())).or_insert(tally)
+                }
+            };
+            Arc::make_mut(tally).add(value, 0, by);
+            if by < 0 && tally.is_empty() {
+                self.repelling.remove(&group);
             }
         }
     }
 
-    fn count_all<'n>(group: &Group, nodes: impl Iterator<Item = &'n Node>) -> Counts {
-        let mut counts = Counts::new();
-        for node in nodes {
-            if let Some(value) = node.labels.get(&*group.key) {
-                let n = node.pods.values().filter(|p| group.selects(p)).count();
-                bump(&mut counts, value, i64::try_from(n).unwrap_or(0));
+    /// A node came with its pods (`by` 1) or left with them (-1).
+    pub(crate) fn node(&mut self, node: &Node, by: i64) {
+        for tally in &mut self.tallies {
+            if let Some(value) = tally.group.domain(node) {
+                Arc::make_mut(tally).add(value, by, 0);
             }
         }
-        counts
-    }
-
-    /// Makes sure that the pod's rules are counted.
-    pub(crate) fn prepare<'n>(
-        &mut self,
-        pod: &PodSpec,
-        nodes: impl Iterator<Item = &'n Node> + Clone,
-    ) {
-        let spread = pod.spread.iter().map(|s| Group::of_spread(s, &pod.key.namespace));
-        let others = pod
-            .affinity
-            .iter()
-            .chain(&pod.anti_affinity)
-            .chain(pod.preferred_pods.iter().map(|(_, a)| a))
-            .map(Group::of);
-        for group in spread.chain(others) {
-            if let Entry::Vacant(vacant) = self.groups.entry(group) {
-                let counts = Self::count_all(vacant.key(), nodes.clone());
-                vacant.insert(counts);
-            }
+        for pod in node.pods.values() {
+            self.pod(pod, node, by);
         }
     }
 
-    fn counts(&self, group: &Group) -> Option<&Counts> {
-        self.groups.get(group)
+    /// Counts a pod's rules, if they are not counted yet.
+    fn rules(&mut self, pod: &PodSpec, nodes: &[Arc<Node>]) -> Arc<[usize]> {
+        if let Some(rules) = self.index.by_class.get(&pod.class) {
+            return rules.clone();
+        }
+        if self.tallies.len() > MAX_RULES || self.index.by_class.len() > MAX_RULES {
+            self.forget();
+        }
+        let index = Arc::make_mut(&mut self.index);
+        let mut rules = Vec::new();
+        for group in groups(pod) {
+            let i = self.tallies.len();
+            if let Some(known) = index.by_group.get(&group) {
+                rules.push(*known);
+                continue;
+            }
+            index.by_group.insert(Arc::new(group.clone()), i);
+            match group.equality() {
+                Some((k, v)) => {
+                    let values = index.by_label.entry(k.to_owned()).or_default();
+                    values.entry(v.to_owned()).or_default().push(i);
+                }
+                None => index.rest.push(i),
+            }
+            self.tallies.push(Arc::new(Tally::of_all(group, nodes, &self.namespaces)));
+            rules.push(i);
+        }
+        let rules: Arc<[usize]> = rules.into();
+        index.by_class.insert(pod.class, rules.clone());
+        rules
     }
 
+    /// What [`Bound::check`] needs to know for one pod, whatever the node.
+    pub(crate) fn bind(&mut self, pod: &PodSpec, nodes: &[Arc<Node>], domains: &Domains) -> Bound {
+        let repelling =
+            self.repelling.values().filter(|t| t.group.selects(pod, &self.namespaces)).cloned();
+        let mut bound = Bound { repelling: repelling.collect(), ..Bound::default() };
+        if !pod.is_topology_bound() {
+            return bound;
+        }
+        let rules = self.rules(pod, nodes);
+        let mut tallies = rules.iter().map(|i| self.tallies[*i].clone());
+        let mut take = |n: usize| tallies.by_ref().take(n).collect::<Vec<_>>();
+        let spread = take(pod.spread.len());
+        bound.near = take(pod.affinity.len());
+        bound.far = take(pod.anti_affinity.len());
+        bound.preferred = take(pod.preferred_pods.len());
+        bound.spread = spread
+            .into_iter()
+            .zip(&pod.spread)
+            .map(|(t, s)| {
+                let room = s.max_skew + least(pod, s, &t, domains)
+                    - i64::from(s.pods.selects(pod, &self.namespaces));
+                (t, room)
+            })
+            .collect();
+        // The first pod of a group that wants to be near itself may run anywhere.
+        bound.may_begin = bound.near.iter().all(|t| t.is_empty())
+            && pod.affinity.iter().all(|a| a.pods.selects(pod, &self.namespaces));
+        bound
+    }
+}
+
+/// The least count of a spread rule over the values that count for the pod: those that have
+/// nodes, and those that nodes could be bought in.
+fn least(pod: &PodSpec, s: &Spread, tally: &Tally, domains: &Domains) -> i64 {
+    // A new node is a new value of its name.
+    let new_hosts = &*s.key == "kubernetes.io/hostname" && !domains.is_empty();
+    let asks = |v: &str| {
+        !s.honor_affinity
+            || pod
+                .node_requirements()
+                .iter()
+                .any(|r| r.get(&s.key).is_none_or(|x| x.accepts(Some(v))))
+    };
+    let buyable = domains.get(&*s.key).into_iter().flatten();
+    let buyable = buyable.filter(|v| !tally.has_nodes(v) && asks(v)).count();
+    let enough = i64::try_from(tally.domains() + buyable).unwrap_or(i64::MAX) >= s.min_domains;
+    if !enough || new_hosts || buyable > 0 { 0 } else { tally.least().unwrap_or(0) }
+}
+
+/// A pod's rules, and those of running pods that concern it, with their counts at a moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bound {
+    /// With the most pods that a value may have before this one comes.
+    spread: Vec<(Arc<Tally>, i64)>,
+    near: Vec<Arc<Tally>>,
+    may_begin: bool,
+    far: Vec<Arc<Tally>>,
+    preferred: Vec<Arc<Tally>>,
+    repelling: Vec<Arc<Tally>>,
+}
+
+impl Bound {
     /// Whether the pod's rules, and those of the pods that run, let it run on the node.
-    pub(crate) fn check(
-        &self,
-        pod: &PodSpec,
-        node: &Node,
-        minimums: &Minimums,
-    ) -> Result<(), Reason> {
-        for (i, s) in pod.spread.iter().enumerate().filter(|(_, s)| s.required) {
-            let Some(value) = node.labels.get(&*s.key) else {
+    pub(crate) fn check(&self, pod: &PodSpec, node: &Node) -> Result<(), Reason> {
+        let required = self.spread.iter().zip(&pod.spread).filter(|(_, s)| s.required);
+        for ((tally, room), s) in required {
+            if !node.labels.contains_key(&*s.key) {
                 return Err(
                     "node(s) didn't match pod topology spread constraints (missing required label)"
                         .into(),
                 );
-            };
-            let group = Group::of_spread(s, &pod.key.namespace);
-            let here = self.counts(&group).and_then(|c| c.get(&**value)).copied().unwrap_or(0);
-            let own = i64::from(s.selector.matches_map(Some(&pod.labels)));
-            if here + own - minimums.0.get(&i).copied().unwrap_or(0) > s.max_skew {
+            }
+            if tally.at(node) > *room {
                 return Err("node(s) didn't match pod topology spread constraints".into());
             }
         }
-        let at = |a: &Affinity| {
-            node.labels
-                .get(&*a.key)
-                .and_then(|v| self.counts(&Group::of(a))?.get(&**v))
-                .copied()
-                .unwrap_or(0)
-        };
-        for a in &pod.affinity {
-            if !node.labels.contains_key(&*a.key) || (at(a) == 0 && !self.may_begin(pod, a)) {
+        for tally in &self.near {
+            let labelled = node.labels.contains_key(&*tally.group.key);
+            if !labelled || (tally.at(node) <= 0 && !self.may_begin) {
                 return Err("node(s) didn't match pod affinity rules".into());
             }
         }
-        if pod.anti_affinity.iter().any(|a| at(a) > 0) {
+        if self.far.iter().any(|t| t.at(node) > 0) {
             return Err("node(s) didn't match pod anti-affinity rules".into());
         }
-        let repelled = self.repelling.iter().any(|(g, counts)| {
-            node.labels.get(&*g.key).and_then(|v| counts.get(&**v)).is_some_and(|n| *n > 0)
-                && g.selects(pod)
-        });
-        if repelled {
+        if self.repelling.iter().any(|t| t.at(node) > 0) {
             return Err("node(s) didn't satisfy existing pods anti-affinity rules".into());
         }
         Ok(())
     }
 
-    /// The first pod of a group that wants to be near itself may run anywhere.
-    fn may_begin(&self, pod: &PodSpec, a: &Affinity) -> bool {
-        let none = self.counts(&Group::of(a)).is_none_or(|c| c.values().all(|n| *n == 0));
-        none && a.selects(&pod.key.namespace, &pod.labels)
-    }
-
-    /// The least count of each spread rule, over the values that count for the pod.
-    pub(crate) fn minimums<'n>(
-        &self,
-        pod: &PodSpec,
-        nodes: impl Iterator<Item = &'n Node> + Clone,
-        domains: &Domains,
-    ) -> Minimums {
-        let mut minimums = BTreeMap::new();
-        for (i, s) in pod.spread.iter().enumerate().filter(|(_, s)| s.required) {
-            let group = Group::of_spread(s, &pod.key.namespace);
-            let counts = self.counts(&group);
-            let mut values: BTreeMap<&str, i64> = BTreeMap::new();
-            let count = |v: &str| counts.and_then(|c| c.get(v)).copied().unwrap_or(0);
-            for node in nodes.clone() {
-                let eligible = (!s.honor_affinity || predicates::accepts(pod, node))
-                    && (!s.honor_taints || predicates::taints(pod, node).is_ok());
-                if let (true, Some(v)) = (eligible, node.labels.get(&*s.key)) {
-                    values.insert(v, count(v));
-                }
-            }
-            // Values that nodes could be bought in count too, when the caller can buy nodes.
-            for v in domains.get(&*s.key).into_iter().flatten() {
-                let asks = |v: &str| {
-                    pod.node_requirements()
-                        .iter()
-                        .any(|r| r.get(&s.key).is_none_or(|x| x.accepts(Some(v))))
-                };
-                if !s.honor_affinity || asks(v) {
-                    values.entry(v).or_insert_with(|| count(v));
-                }
-            }
-            let enough = i64::try_from(values.len()).unwrap_or(0) >= s.min_domains;
-            // A new node is a new value of its name: the least count is 0 wherever nodes are bought.
-            let new_hosts = &*s.key == "kubernetes.io/hostname" && !domains.is_empty();
-            let least =
-                if enough && !new_hosts { values.values().copied().min().unwrap_or(0) } else { 0 };
-            minimums.insert(i, least);
-        }
-        Minimums(minimums)
-    }
-
     /// How much the pod's preferences about other pods like a node.
     pub(crate) fn score(&self, pod: &PodSpec, node: &Node) -> i64 {
-        let at = |g: &Group| {
-            node.labels.get(&*g.key).and_then(|v| self.counts(g)?.get(&**v)).copied().unwrap_or(0)
-        };
-        let near: i64 = pod.preferred_pods.iter().map(|(w, a)| w * at(&Group::of(a)).min(1)).sum();
-        let soft = pod.spread.iter().filter(|s| !s.required);
-        let crowding: i64 = soft.map(|s| at(&Group::of_spread(s, &pod.key.namespace)) * 10).sum();
+        let preferred = self.preferred.iter().zip(&pod.preferred_pods);
+        let near: i64 = preferred.map(|(t, (weight, _))| weight * t.at(node).min(1)).sum();
+        let soft = self.spread.iter().zip(&pod.spread).filter(|(_, s)| !s.required);
+        let crowding: i64 = soft.map(|((t, _), _)| t.at(node) * 10).sum();
         near - crowding
     }
 }
-
-/// The least count of each required spread rule of a pod, by its index.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Minimums(BTreeMap<usize, i64>);
-
-/// Values of labels that nodes could be bought with. Empty when no nodes can be bought.
-pub type Domains = BTreeMap<Arc<str>, Vec<Arc<str>>>;

@@ -128,6 +128,83 @@ fn affinity_and_anti_affinity() {
     assert_eq!(run(&mut s, &pod("5", "100m", json!({}))).unwrap(), first);
 }
 
+fn zone_affinity(kind: &str, extra: Value) -> Value {
+    let mut term = json!({"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": "web"}}});
+    merge(&mut term, &extra);
+    json!({"spec": {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}})
+}
+
+/// `namespaces` and `namespaceSelector` add up (KEP-2249), and follow the namespaces' labels.
+#[test]
+fn affinity_selects_namespaces_by_their_labels() {
+    let mut s = cluster(&[node("a", "1", "4", json!({})), node("b", "2", "4", json!({}))]);
+    let team = |t: &str| Some(BTreeMap::from([("team".to_owned(), t.to_owned())]));
+    s.set_namespace("blue", team("blue"));
+    s.set_namespace("red", team("red"));
+    let in_namespace = |ns: &str| json!({"metadata": {"namespace": ns}});
+    let at = run(&mut s, &pod("1", "1", in_namespace("blue"))).unwrap();
+    let by_team = |t: &str| json!({"namespaceSelector": {"matchLabels": {"team": t}}});
+    let far = |extra: Value| pod("2", "1", zone_affinity("podAntiAffinity", extra));
+    let near = |extra: Value| pod("2", "1", zone_affinity("podAffinity", extra));
+    let mut place = |v: Value| s.schedule(&read(&v), Profile::Pack);
+    assert_eq!(place(near(by_team("blue"))).unwrap(), at);
+    assert_ne!(place(far(by_team("blue"))).unwrap(), at);
+    assert_eq!(place(near(json!({"namespaceSelector": {}}))).unwrap(), at);
+    assert_eq!(place(near(json!({"namespaces": ["blue"]}))).unwrap(), at);
+    assert_eq!(
+        place(near(
+            json!({"namespaces": ["green"], "namespaceSelector": {"matchLabels": {"team": "blue"}}})
+        ))
+        .unwrap(),
+        at
+    );
+    // No such pod in red, and it is not of red itself, so it may not begin a group either.
+    assert!(place(near(by_team("red"))).is_err());
+    s.set_namespace("blue", team("red"));
+    assert_eq!(s.schedule(&read(&near(by_team("red"))), Profile::Pack).unwrap(), at);
+    assert!(s.schedule(&read(&near(by_team("blue"))), Profile::Pack).is_err());
+    // Symmetry: who repels teams repels them wherever they come from.
+    run(&mut s, &pod("3", "1", zone_affinity("podAntiAffinity", by_team("red")))).unwrap();
+    assert_eq!(s.schedule(&read(&pod("4", "1", in_namespace("red"))), Profile::Pack).unwrap(), at);
+}
+
+#[test]
+fn spread_counts_only_nodes_that_the_policies_admit() {
+    let taint = json!({"spec": {"taints": [{"key": "t", "effect": "NoSchedule"}]}});
+    let mut s = cluster(&[
+        node("a", "1", "8", json!({"metadata": {"labels": {"disk": "ssd"}}})),
+        node("b", "2", "8", json!({})),
+        node("c", "3", "8", taint),
+    ]);
+    let with = |policy: Value| {
+        let mut v = spread("topology.kubernetes.io/zone");
+        merge(&mut v["spec"]["topologySpreadConstraints"][0], &policy);
+        v
+    };
+    // The tainted zone counts with none unless taints are honoured: one a zone, then no more.
+    run(&mut s, &pod("1", "1", with(json!({})))).unwrap();
+    run(&mut s, &pod("2", "1", with(json!({})))).unwrap();
+    assert!(run(&mut s, &pod("3", "1", with(json!({})))).is_err());
+    run(&mut s, &pod("3", "1", with(json!({"nodeTaintsPolicy": "Honor"})))).unwrap();
+    // Only the zone of ssd counts for who asks for it, so there is no other to fall behind.
+    let mut ssd = with(json!({}));
+    ssd["spec"]["nodeSelector"] = json!({"disk": "ssd"});
+    for i in 4..7 {
+        assert_eq!(run(&mut s, &pod(&i.to_string(), "1", ssd.clone())).unwrap(), "a");
+    }
+    let mut ignored = with(json!({"nodeAffinityPolicy": "Ignore"}));
+    ignored["spec"]["nodeSelector"] = json!({"disk": "ssd"});
+    assert!(run(&mut s, &pod("7", "1", ignored)).is_err());
+    // A pod on its way out counts no more.
+    let two = spread("topology.kubernetes.io/zone");
+    let mut s = cluster(&[node("a", "1", "8", json!({})), node("b", "2", "0", json!({}))]);
+    run(&mut s, &pod("1", "1", two.clone())).unwrap();
+    assert!(run(&mut s, &pod("2", "1", two.clone())).is_err());
+    let gone = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    s.add_pod(read(&pod("1", "1", gone)), "a");
+    run(&mut s, &pod("2", "1", two)).unwrap();
+}
+
 #[test]
 fn ports_and_init_containers() {
     let port = json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}});
@@ -231,5 +308,51 @@ proptest! {
             }
         }
         prop_assert_eq!(violations(&nodes, &placed), Vec::<String>::new());
+    }
+
+    /// Counts that were kept step by step say what counts made from nothing say.
+    #[test]
+    fn counts_do_not_drift(steps in proptest::collection::vec((0u8..8, 0u8..6, 0u8..4), 1..40)) {
+        let labels = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"];
+        let make = |n: u8, zone: u8, tainted: bool| {
+            let taints = if tainted { json!([{"key": "t", "effect": "NoSchedule"}]) } else { json!([]) };
+            node(&format!("n{n}"), &zone.to_string(), "64", json!({"spec": {"taints": taints}}))
+        };
+        let shaped = |name: &str, kind: u8| {
+            let key = labels[usize::from(kind % 2)];
+            let mut extra = match kind {
+                0 | 1 => spread(key),
+                2 | 3 => json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": key, "labelSelector": {"matchLabels": {"app": "web"}}}]}}}}),
+                _ => zone_affinity("podAffinity", json!({"namespaceSelector": {"matchLabels": {"team": "x"}}})),
+            };
+            extra["metadata"]["labels"]["app"] = json!(if kind == 5 { "db" } else { "web" });
+            pod(name, "1", extra)
+        };
+        let mut kept = cluster(&[make(0, 0, false), make(1, 1, false)]);
+        for (i, (what, a, b)) in steps.iter().enumerate() {
+            let at = format!("n{b}");
+            match what {
+                0 => kept.set_node(Node::from_node(&serde_json::from_value(make(*b, a % 3, a % 2 == 0)).unwrap())),
+                1 => drop(kept.remove_node(&at)),
+                2 => drop(kept.remove_pod(&PodKey { namespace: "default".into(), name: format!("p{a}") })),
+                3 => kept.set_namespace("default", (a % 2 == 0).then(|| BTreeMap::from([("team".into(), "x".into())]))),
+                _ => kept.add_pod(read(&shaped(&format!("p{}", i % 6), *a)), &at),
+            }
+            let mut fresh = Snapshot::default();
+            for (name, labels) in kept.topology.namespaces().clone() {
+                fresh.set_namespace(&name, Some(labels));
+            }
+            for n in kept.nodes() {
+                fresh.set_node(Node { pods: BTreeMap::new(), used: Default::default(), anti_affine: 0, ..n.clone() });
+                n.pods.values().for_each(|p| fresh.add_pod(p.clone(), &n.name));
+            }
+            for kind in 0..6 {
+                let next = read(&shaped("next", kind));
+                let names: Vec<String> = kept.nodes().map(|n| n.name.clone()).collect();
+                for n in names {
+                    prop_assert_eq!(kept.fits(&next, &n), fresh.fits(&next, &n));
+                }
+            }
+        }
     }
 }
