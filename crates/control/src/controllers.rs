@@ -307,11 +307,7 @@ fn start_nodes(world: &Arc<World>, clients: &Clients, stop: &Stop, tasks: &mut J
         let (Some(old), Some(new)) = (c.old, c.new) else { return };
         if taints(old) != taints(new) {
             let name = new.metadata.name.as_deref().unwrap_or_default();
-            w.pods
-                .all()
-                .iter()
-                .filter(|p| pod::node_name(p) == name)
-                .for_each(|p| q.add(key(&**p)));
+            w.pods.grouped(name).iter().for_each(|p| q.add(key(&**p)));
         }
     });
     let c = Controller {
@@ -329,7 +325,8 @@ fn start_nodes(world: &Arc<World>, clients: &Clients, stop: &Stop, tasks: &mut J
     queue.add((String::new(), "all".to_owned()));
     let (q, w) = (queue.clone(), world.clone());
     world.nodes.on_change(move |c| {
-        if c.new.is_none() && !w.pods.all().is_empty() {
+        let Some(gone) = c.old.filter(|_| c.new.is_none()) else { return };
+        if !w.pods.grouped(gone.metadata.name.as_deref().unwrap_or_default()).is_empty() {
             q.add_after((String::new(), "all".to_owned()), Duration::from_secs(1));
         }
     });

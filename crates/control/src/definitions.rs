@@ -34,7 +34,7 @@ pub fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
         o.data = json!({"group": spec["group"], "plural": spec["names"]["plural"], "versions": versions});
     };
     let informer: Arc<Informer<DynamicObject>> =
-        Informer::start(Api::all_with(client.clone(), &resource), trim, stop, tasks);
+        Informer::start(Api::all_with(client.clone(), &resource), trim, None, stop, tasks);
     let queue: Arc<Queue<Key>> = Queue::new();
     let q = queue.clone();
     informer.on_change(move |c| {

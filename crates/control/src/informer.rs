@@ -44,13 +44,21 @@ type Handler<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
 struct Store<K> {
     objects: BTreeMap<Key, Arc<K>>,
     /// Keys by the UID of the controlling owner; objects without one are under the empty UID.
-    by_owner: HashMap<String, BTreeSet<Key>>,
+    by_owner: Index,
+    /// Keys by what the informer's user groups by.
+    by_group: Index,
     revision: u64,
 }
+
+type Index = HashMap<String, BTreeSet<Key>>;
+
+/// What a kind is grouped by, such as the node of a pod.
+pub type GroupBy<K> = fn(&K) -> &str;
 
 /// The objects of a kind.
 pub struct Informer<K> {
     store: RwLock<Store<K>>,
+    group_by: Option<GroupBy<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
     progress: watch::Sender<u64>,
     synced: watch::Sender<bool>,
@@ -61,10 +69,22 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Starts to watch. `trim` removes what no user of the informer reads.
-    pub fn start(api: Api<K>, trim: fn(&mut K), stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
-        let store = Store { objects: BTreeMap::new(), by_owner: HashMap::new(), revision: 0 };
+    pub fn start(
+        api: Api<K>,
+        trim: fn(&mut K),
+        group_by: Option<GroupBy<K>>,
+        stop: &Stop,
+        tasks: &mut JoinSet<()>,
+    ) -> Arc<Self> {
+        let store = Store {
+            objects: BTreeMap::new(),
+            by_owner: Index::new(),
+            by_group: Index::new(),
+            revision: 0,
+        };
         let informer = Arc::new(Self {
             store: RwLock::new(store),
+            group_by,
             handlers: RwLock::default(),
             progress: watch::Sender::new(0),
             synced: watch::Sender::new(false),
@@ -118,11 +138,12 @@ where
         let (k, revision) = (key(&*new), revision(&*new));
         let old = {
             let mut store = self.store.write();
-            store.by_owner.entry(owner(&*new).to_owned()).or_default().insert(k.clone());
             store.revision = store.revision.max(revision);
             let old = store.objects.insert(k.clone(), new.clone());
-            if let Some(old) = old.as_ref().filter(|old| owner(&***old) != owner(&*new)) {
-                store.unlink(owner(&**old), &k);
+            let was = old.as_deref();
+            relink(&mut store.by_owner, &k, was.map(|o| owner(o)), Some(owner(&*new)));
+            if let Some(by) = self.group_by {
+                relink(&mut store.by_group, &k, was.map(by), Some(by(&new)));
             }
             old
         };
@@ -135,8 +156,9 @@ where
             let mut store = self.store.write();
             store.revision = store.revision.max(revision);
             let old = store.objects.remove(&k);
-            if let Some(old) = &old {
-                store.unlink(owner(&**old), &k);
+            relink(&mut store.by_owner, &k, old.as_deref().map(|o| owner(o)), None);
+            if let Some(by) = self.group_by {
+                relink(&mut store.by_group, &k, old.as_deref().map(by), None);
             }
             old
         };
@@ -209,6 +231,13 @@ where
             .collect()
     }
 
+    /// Objects of a group: for pods, those on a node, or on none.
+    pub fn grouped(&self, group: &str) -> Vec<Arc<K>> {
+        let store = self.store.read();
+        let keys = store.by_group.get(group).into_iter().flatten();
+        keys.filter_map(|k| store.objects.get(k).cloned()).collect()
+    }
+
     /// Objects of a namespace that no controller owns.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
         let store = self.store.read();
@@ -224,14 +253,19 @@ where
     }
 }
 
-impl<K> Store<K> {
-    fn unlink(&mut self, uid: &str, k: &Key) {
-        if let Some(set) = self.by_owner.get_mut(uid) {
-            set.remove(k);
-            if set.is_empty() {
-                self.by_owner.remove(uid);
-            }
+/// Moves a key from one entry of an index to another.
+fn relink(index: &mut Index, k: &Key, old: Option<&str>, new: Option<&str>) {
+    if old == new {
+        return;
+    }
+    if let Some(set) = old.and_then(|o| index.get_mut(o)) {
+        set.remove(k);
+        if set.is_empty() {
+            index.remove(old.unwrap_or_default());
         }
+    }
+    if let Some(new) = new {
+        index.entry(new.to_owned()).or_default().insert(k.clone());
     }
 }
 

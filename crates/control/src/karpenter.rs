@@ -51,7 +51,7 @@ impl Watched {
     /// Starts to watch.
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
         let mut start = |r: ApiResource| {
-            Informer::start(Api::all_with(client.clone(), &r), |_| (), stop, tasks)
+            Informer::start(Api::all_with(client.clone(), &r), |_| (), None, stop, tasks)
         };
         Arc::new(Self {
             pools: start(resource(API, "NodePool", "nodepools")),

@@ -134,6 +134,11 @@ impl Shared {
         tokio::join!(self.world.synced(), self.karpenter.synced());
     }
 
+    /// A duration of the cloud's clock, by which everything about nodes is counted, in real time.
+    fn real(&self, d: Duration) -> Duration {
+        self.cloud.settings().real(d)
+    }
+
     fn is_unavailable(&self, t: &str, zone: &str, c: CapacityType) -> bool {
         let unavailable = self.unavailable.lock();
         unavailable
@@ -142,7 +147,7 @@ impl Shared {
     }
 
     fn set_unavailable(&self, offerings: Vec<(String, String, CapacityType)>) {
-        let until = Instant::now() + self.cloud.settings().real(UNAVAILABLE_FOR);
+        let until = Instant::now() + self.real(UNAVAILABLE_FOR);
         let mut unavailable = self.unavailable.lock();
         unavailable.retain(|_, t| *t > Instant::now());
         unavailable.extend(offerings.into_iter().map(|o| (o, until)));

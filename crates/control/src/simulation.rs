@@ -5,6 +5,8 @@
 //! Annotations steer it: `coracle.dev/run-duration` and `coracle.dev/exit-code` on pods that end,
 //! `coracle.dev/interrupt: "true"` on nodes.
 
+mod pods;
+
 use crate::{
     Stop,
     api::{Error, Writer, path},
@@ -18,25 +20,16 @@ use coracle_clouds::{CapacityType, Fault, FaultKind, Machine, Simulated};
 use coracle_meta::time::{rfc3339, rfc3339_micro};
 use coracle_workloads::pod;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, core::DynamicObject};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 
-/// Annotation of pods: how long they run before they end.
-pub const RUN_DURATION: &str = "coracle.dev/run-duration";
-/// Annotation of pods: how they end.
-pub const EXIT_CODE: &str = "coracle.dev/exit-code";
 /// Annotation of nodes: take the machine back.
 pub const INTERRUPT: &str = "coracle.dev/interrupt";
 /// Annotation of nodes: when an interrupted machine ends.
 pub const DEADLINE: &str = "coracle.dev/interruption-deadline";
-/// Pods that end run this long unless they say otherwise.
-const DEFAULT_RUN: Duration = Duration::from_secs(5);
-/// Containers stop within this time of being told to.
-const STOP_TIME: Duration = Duration::from_secs(1);
 /// Leases are renewed this often, as by the kubelet.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
@@ -47,6 +40,7 @@ struct Kubelets {
     writer: Writer,
     /// When something about an object is due, by UID and what.
     due: Mutex<HashMap<(String, &'static str), Instant>>,
+    events: pods::EventRate,
 }
 
 /// Starts the kubelets.
@@ -64,6 +58,7 @@ pub fn start(
         cloud: cloud.clone(),
         writer: Writer::new(client, "kubelet"),
         due: Mutex::default(),
+        events: pods::EventRate::default(),
     });
     let me = k.clone();
     karpenter.classes.on_change(move |c| {
@@ -155,6 +150,11 @@ impl Kubelets {
             .entry((uid.to_owned(), what))
             .or_insert_with(|| Instant::now() + after);
         due.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether a time for something was set.
+    fn is_due(&self, uid: &str, what: &'static str) -> bool {
+        self.due.lock().contains_key(&(uid.to_owned(), what))
     }
 
     fn forget(&self, uid: &str) {
@@ -327,152 +327,6 @@ impl Kubelets {
                 let at = path("coordination.k8s.io/v1", "leases", "kube-node-lease", &name, "");
                 let _ = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
             }
-        }
-    }
-
-    async fn pod(&self, k: &Key) -> Result<Option<Duration>, Error> {
-        let Some(p) = self.world.pods.get(&k.0, &k.1) else { return Ok(None) };
-        let uid = p.metadata.uid.clone().unwrap_or_default();
-        let Some(node) = self.world.nodes.get("", pod::node_name(&p)) else { return Ok(None) };
-        let simulated = node
-            .spec
-            .as_ref()
-            .and_then(|s| s.provider_id.as_deref())
-            .is_some_and(|i| self.cloud.machine(i).is_some());
-        if !simulated {
-            return Ok(None);
-        }
-        let real = |d| self.cloud.settings().real(d);
-        if p.metadata.deletion_timestamp.is_some() {
-            let grace = Duration::from_secs(
-                u64::try_from(p.metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0),
-            );
-            let left = self.until(&uid, "stop", real(grace.min(STOP_TIME)));
-            if !left.is_zero() {
-                return Ok(Some(left));
-            }
-            let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
-            let deleted = self
-                .writer
-                .send("DELETE", &path("v1", "pods", &k.0, &k.1, ""), "application/json", &options)
-                .await;
-            self.forget(&uid);
-            return match deleted {
-                Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
-                _ => Ok(None),
-            };
-        }
-        match pod::phase(&p) {
-            "Pending" => {
-                let left = self.until(&uid, "start", real(self.cloud.settings().pod_start));
-                if left.is_zero() {
-                    self.report(&p, &node, None).await?;
-                }
-                Ok((!left.is_zero()).then_some(left))
-            }
-            "Running"
-                if p.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("Always") =>
-            {
-                let annotation =
-                    |a: &str| p.metadata.annotations.as_ref().and_then(|m| m.get(a)).cloned();
-                let run = annotation(RUN_DURATION)
-                    .and_then(|d| karpenter::duration(&json!(d)))
-                    .unwrap_or(DEFAULT_RUN);
-                let left = self.until(&uid, "end", real(run));
-                if left.is_zero() {
-                    let code = annotation(EXIT_CODE).and_then(|c| c.parse().ok()).unwrap_or(0);
-                    self.report(&p, &node, Some(code)).await?;
-                    self.forget(&uid);
-                }
-                Ok((!left.is_zero()).then_some(left))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Writes the status of a pod that started, or ended with a code.
-    async fn report(
-        &self,
-        p: &Pod,
-        node: &k8s_openapi::api::core::v1::Node,
-        ended: Option<i32>,
-    ) -> Result<(), Error> {
-        let now = rfc3339(Timestamp::now());
-        let started = p
-            .status
-            .as_ref()
-            .and_then(|s| s.start_time.as_ref())
-            .map_or_else(|| now.clone(), |t| rfc3339(t.0));
-        let ready = ended.is_none();
-        let state = |code: Option<i32>| match code {
-            None => json!({"running": {"startedAt": started}}),
-            Some(code) => {
-                json!({"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" }, "startedAt": started, "finishedAt": now}})
-            }
-        };
-        let container = |c: &k8s_openapi::api::core::v1::Container, code: Option<i32>| {
-            let image = c.image.clone().unwrap_or_default();
-            json!({"name": c.name, "image": image, "imageID": format!("simulated://{image}"), "containerID": format!("simulated://{}/{}", p.metadata.uid.as_deref().unwrap_or(""), c.name),
-                "ready": code.is_none(), "started": code.is_none(), "restartCount": 0, "state": state(code)})
-        };
-        let spec = p.spec.clone().unwrap_or_default();
-        let init: Vec<Value> = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .map(|c| {
-                let sidecar = c.restart_policy.as_deref() == Some("Always");
-                container(c, if sidecar { ended } else { Some(0) })
-            })
-            .collect();
-        let containers: Vec<Value> = spec.containers.iter().map(|c| container(c, ended)).collect();
-        let host = node
-            .status
-            .as_ref()
-            .and_then(|s| s.addresses.as_ref())
-            .into_iter()
-            .flatten()
-            .find(|a| a.type_ == "InternalIP")
-            .map(|a| a.address.clone())
-            .unwrap_or_default();
-        let uid = p.metadata.uid.clone().unwrap_or_default();
-        let n = uid.bytes().fold(11u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
-        let ip = format!("10.244.{}.{}", n % 256, 1 + (n >> 8) % 250);
-        let flag = |b: bool| if b { "True" } else { "False" };
-        let condition = |kind: &str, on: bool, reason: &str| {
-            let mut c = json!({"type": kind, "status": flag(on), "lastTransitionTime": now});
-            if !on {
-                c["reason"] = json!(reason);
-            }
-            c
-        };
-        let done = if ended == Some(0) { "PodCompleted" } else { "PodFailed" };
-        let phase = match ended {
-            None => "Running",
-            Some(0) => "Succeeded",
-            Some(_) => "Failed",
-        };
-        let mut status = json!({
-            "phase": phase, "startTime": started, "hostIP": host, "hostIPs": [{"ip": host}], "podIP": ip, "podIPs": [{"ip": ip}],
-            "containerStatuses": containers,
-            "conditions": [condition("PodReadyToStartContainers", ready, done), condition("Initialized", true, ""), condition("Ready", ready, done), condition("ContainersReady", ready, done)],
-        });
-        if !init.is_empty() {
-            status["initContainerStatuses"] = json!(init);
-        }
-        let at = path(
-            "v1",
-            "pods",
-            p.metadata.namespace.as_deref().unwrap_or_default(),
-            p.metadata.name.as_deref().unwrap_or_default(),
-            "status",
-        );
-        let patch = json!({"metadata": {"uid": uid}, "status": status});
-        // Strategic, so that PodScheduled stays among the conditions.
-        match self.writer.send("PATCH", &at, "application/strategic-merge-patch+json", &patch).await
-        {
-            Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
-            _ => Ok(()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The informers that all parts share.
 
 use crate::{Stop, api::Written, informer::Informer};
-use coracle_workloads::action;
+use coracle_workloads::{action, pod::node_name};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
@@ -20,7 +20,7 @@ const SEE: Duration = Duration::from_secs(5);
 
 /// All watched kinds.
 pub struct World {
-    /// Pods.
+    /// Pods, grouped by their nodes.
     pub pods: Arc<Informer<Pod>>,
     /// Nodes.
     pub nodes: Arc<Informer<Node>>,
@@ -83,14 +83,14 @@ where
         + Sync
         + 'static,
 {
-    Informer::start(Api::all(client.clone()), |_| (), stop, tasks)
+    Informer::start(Api::all(client.clone()), |_| (), None, stop, tasks)
 }
 
 impl World {
     /// Starts to watch everything.
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
         Arc::new(Self {
-            pods: Informer::start(Api::all(client.clone()), trim_pod, stop, tasks),
+            pods: Informer::start(Api::all(client.clone()), trim_pod, Some(node_name), stop, tasks),
             nodes: whole(client, stop, tasks),
             namespaces: whole(client, stop, tasks),
             service_accounts: whole(client, stop, tasks),
@@ -107,6 +107,7 @@ impl World {
             leases: Informer::start(
                 Api::namespaced(client.clone(), "kube-node-lease"),
                 |_| (),
+                None,
                 stop,
                 tasks,
             ),

@@ -78,9 +78,9 @@ async fn show(o: &Options) -> Result<()> {
     let claims: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let has_claims = claims.list(&kube::api::ListParams::default().limit(1)).await.is_ok();
     let watched = Watched {
-        nodes: Informer::start(Api::all(client.clone()), |_| (), &stopping, &mut tasks),
-        pods: Informer::start(Api::all(client), |_| (), &stopping, &mut tasks),
-        claims: has_claims.then(|| Informer::start(claims, |_| (), &stopping, &mut tasks)),
+        nodes: Informer::start(Api::all(client.clone()), |_| (), None, &stopping, &mut tasks),
+        pods: Informer::start(Api::all(client), |_| (), None, &stopping, &mut tasks),
+        claims: has_claims.then(|| Informer::start(claims, |_| (), None, &stopping, &mut tasks)),
         selector,
     };
     let first = async {

@@ -17,6 +17,7 @@ pub mod columns;
 pub mod crd;
 pub mod decode;
 pub mod defaults;
+pub mod descriptions;
 pub mod jsonpath;
 pub mod kinds;
 pub mod minor;

@@ -3,18 +3,34 @@
 //! `fieldValidation` parameter of the patch operations.
 
 use crate::{
+    descriptions,
     kinds::Kind,
+    minor::Minor,
+    pack,
     types::{Arena, DefId, ListType, Slot, Type},
 };
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// The document of one group and version.
-pub fn document(kinds: &[Arc<Kind>], version: &str) -> Value {
+/// Names of the components that are no objects.
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+/// Short names of the metadata that kinds of all groups share.
+const OBJECT_META: &str = "meta.v1.ObjectMeta";
+const LIST_META: &str = "meta.v1.ListMeta";
+
+/// The document of one group and version. Custom resources take the built-in definitions of their
+/// metadata from the minor.
+pub fn document(kinds: &[Arc<Kind>], minor: Minor) -> Value {
     let mut schemas = Map::new();
     let mut paths = Map::new();
     for kind in kinds {
-        let mut render = Renderer { arena: &kind.arena, schemas: &mut schemas, pending: vec![] };
+        let mut render = Renderer {
+            arena: &kind.arena,
+            custom: kind.custom,
+            schemas: &mut schemas,
+            pending: vec![],
+        };
         let name = component_name(kind);
         let mut root = render.object_schema(kind);
         root["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
@@ -23,9 +39,13 @@ pub fn document(kinds: &[Arc<Kind>], version: &str) -> Value {
         schemas.insert(format!("{name}List"), list_schema(kind, &name));
         add_paths(&mut paths, kind, &name);
     }
+    let arena = &pack::of(minor).arena;
+    let meta = [OBJECT_META, LIST_META].map(|m| (m, arena.find(m)));
+    let pending = meta.into_iter().filter_map(|(m, id)| Some((full_name(m), id?))).collect();
+    Renderer { arena, custom: false, schemas: &mut schemas, pending }.drain();
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": version},
+        "info": {"title": "Kubernetes", "version": minor.git_version()},
         "paths": paths,
         "components": {"schemas": schemas},
     })
@@ -46,14 +66,21 @@ pub fn component_name(kind: &Kind) -> String {
     format!("{}.{}.{}", group.join("."), kind.version, kind.kind)
 }
 
+fn short_name(arena: &Arena, id: DefId) -> Option<&str> {
+    arena.named().find(|(_, other)| *other == id).map(|(name, _)| name)
+}
+
 fn name_of(arena: &Arena, id: DefId) -> Option<String> {
-    let (short, _) = arena.named().find(|(_, other)| *other == id)?;
-    Some(match short.split_once('.').map(|(group, _)| group) {
+    short_name(arena, id).map(full_name)
+}
+
+fn full_name(short: &str) -> String {
+    match short.split_once('.').map(|(group, _)| group) {
         Some("meta" | "version") => format!("io.k8s.apimachinery.pkg.apis.{short}"),
         Some("apiextensions") => format!("io.k8s.apiextensions-apiserver.pkg.apis.{short}"),
         Some("apiregistration") => format!("io.k8s.kube-aggregator.pkg.apis.{short}"),
         _ => format!("io.k8s.api.{short}"),
-    })
+    }
 }
 
 fn list_schema(kind: &Kind, name: &str) -> Value {
@@ -62,8 +89,9 @@ fn list_schema(kind: &Kind, name: &str) -> Value {
         "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "apiVersion": {"type": "string", "description": sentence("apiVersion")},
+            "kind": {"type": "string", "description": sentence("kind")},
+            "metadata": {"allOf": [reference(&full_name(LIST_META))]},
             "items": {"type": "array", "items": reference(name)},
         },
         "x-kubernetes-group-version-kind": [{"group": kind.group, "version": kind.version, "kind": kind.list_kind}],
@@ -74,8 +102,14 @@ fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+/// What is said of a field that every kind has.
+fn sentence(field: &str) -> &'static str {
+    descriptions::of_field("*", field, true).unwrap_or_default()
+}
+
 struct Renderer<'a> {
     arena: &'a Arena,
+    custom: bool,
     schemas: &'a mut Map<String, Value>,
     pending: Vec<(String, DefId)>,
 }
@@ -89,10 +123,10 @@ impl Renderer<'_> {
             *properties = json!({});
         }
         if kind.custom {
-            properties["apiVersion"] = json!({"type": "string", "description": "Version of the schema that this object follows."});
-            properties["kind"] = json!({"type": "string", "description": "Kind of this object."});
-            properties["metadata"] =
-                json!({"type": "object", "description": "Standard object metadata."});
+            for field in ["apiVersion", "kind"] {
+                properties[field] = json!({"type": "string", "description": sentence(field)});
+            }
+            properties["metadata"] = json!({"allOf": [reference(&full_name(OBJECT_META))], "description": sentence("metadata")});
             if !kind.root.description.is_empty() {
                 v["description"] = json!(kind.root.description);
             }
@@ -112,10 +146,20 @@ impl Renderer<'_> {
 
     fn def(&mut self, id: DefId) -> Value {
         let def = self.arena.def(id);
+        let short = short_name(self.arena, id).unwrap_or_default();
+        let is_kind =
+            ["apiVersion", "kind", "metadata"].iter().all(|f| def.fields.contains_key(*f));
         let mut v = json!({"type": "object"});
+        if let Some(text) = descriptions::of_def(short) {
+            v["description"] = json!(text);
+        }
         let mut properties = Map::new();
         for (name, slot) in &def.fields {
-            properties.insert(name.to_string(), self.slot(slot));
+            let mut property = self.slot(slot);
+            if let Some(text) = descriptions::of_field(short, name, is_kind) {
+                property["description"] = json!(text);
+            }
+            properties.insert(name.to_string(), property);
         }
         let required: Vec<&str> =
             def.fields.iter().filter(|(_, s)| s.required).map(|(n, _)| &**n).collect();
@@ -172,6 +216,14 @@ impl Renderer<'_> {
         v
     }
 
+    /// A type of its own that is no object.
+    fn scalar(&mut self, name: &str, schema: fn() -> Value) -> Value {
+        if !self.schemas.contains_key(name) {
+            self.schemas.insert(name.to_owned(), schema());
+        }
+        json!({"allOf": [reference(name)]})
+    }
+
     fn ty(&mut self, ty: &Type) -> Value {
         match ty {
             Type::String => json!({"type": "string"}),
@@ -181,10 +233,15 @@ impl Renderer<'_> {
             Type::Bool => json!({"type": "boolean"}),
             Type::Bytes => json!({"type": "string", "format": "byte"}),
             Type::Time | Type::MicroTime => json!({"type": "string", "format": "date-time"}),
-            Type::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-            Type::IntOrString => {
-                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true})
+            Type::Quantity => self.scalar(QUANTITY, || {
+                json!({"oneOf": [{"type": "string"}, {"type": "number"}], "description": "A number with a suffix such as m, k, Ki or Gi."})
+            }),
+            Type::IntOrString if self.custom => {
+                json!({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true})
             }
+            Type::IntOrString => self.scalar(INT_OR_STRING, || {
+                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+            }),
             Type::Any => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
             Type::List(item) => json!({"type": "array", "items": self.slot(item)}),
             Type::Map(item) => json!({"type": "object", "additionalProperties": self.slot(item)}),
@@ -277,7 +334,7 @@ mod tests {
         let kinds = &pack::of(Minor::LATEST).kinds;
         for group in ["", "apps", "apiextensions.k8s.io"] {
             let of: Vec<_> = kinds.iter().filter(|k| k.group == group).cloned().collect();
-            let doc = super::document(&of, "v1.37.0");
+            let doc = super::document(&of, Minor::LATEST);
             let text = doc.to_string();
             for r in text.split("#/components/schemas/").skip(1) {
                 let name = r.split('"').next().unwrap();

@@ -49,8 +49,7 @@ pub(crate) fn document(server: &Server, wanted: &str) -> Option<Response<Body>> 
             .groups()
             .flat_map(|(g, versions)| versions.into_iter().map(move |(v, k)| (path(g, v), k)));
         let (p, of) = found.into_iter().find(|(p, _)| p == wanted)?;
-        let version = server.registry.minor().git_version();
-        let rendered = coracle_schema::openapi::document(of, &version).to_string();
+        let rendered = coracle_schema::openapi::document(of, server.registry.minor()).to_string();
         documents.insert(p, rendered.into());
     }
     Some(respond::with(StatusCode::OK, respond::JSON, documents.get(wanted)?.clone()))

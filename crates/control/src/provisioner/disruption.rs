@@ -67,8 +67,7 @@ async fn look(
     }
     release(shared).await?;
     // While pods wait for a place, what looks unneeded may be needed.
-    let waiting =
-        shared.world.pods.all().iter().any(|p| pod::is_active(p) && pod::node_name(p).is_empty());
+    let waiting = shared.world.pods.grouped("").iter().any(|p| pod::is_active(p));
     let coming = shared
         .karpenter
         .claims
@@ -151,7 +150,7 @@ fn candidates(
         if claim.metadata.deletion_timestamp.is_some() || kept(node.metadata.annotations.as_ref()) {
             continue;
         }
-        let Some(quiet) = pool.consolidate_after else { continue };
+        let Some(quiet) = pool.consolidate_after.map(|d| shared.real(d)) else { continue };
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         let calm = shared.touched.lock().get(&name).map_or(age, |t| t.elapsed()).min(age);
         if calm < quiet {
@@ -253,7 +252,7 @@ async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
     let claims: Vec<_> = r.replacements.iter().map(|n| claim(shared, n)).collect();
     let lost =
         claims.iter().any(|c| c.as_ref().is_none_or(|c| c.metadata.deletion_timestamp.is_some()));
-    if lost || r.since.elapsed() > PATIENCE {
+    if lost || r.since.elapsed() > shared.real(PATIENCE) {
         return Ok(true);
     }
     for node in r.remove.iter().filter_map(|name| shared.world.nodes.get("", name)) {

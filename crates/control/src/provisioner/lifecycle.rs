@@ -68,7 +68,7 @@ impl Shared {
         let created = claim.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
         let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
         let Some(node) = node else {
-            let limit = self.cloud.settings().real(REGISTRATION);
+            let limit = self.real(REGISTRATION);
             let gone = is_true(&claim, "Registered");
             if gone || age >= limit {
                 let why =
@@ -109,6 +109,7 @@ impl Shared {
             self.initialize(&claim, &node).await?;
         }
         let Some(expiry) = duration(&claim.data["spec"]["expireAfter"]) else { return Ok(None) };
+        let expiry = self.real(expiry);
         if age >= expiry {
             self.writer
                 .event(&claim.metadata, CLAIMS, "Normal", "Expired", "the node has reached its age")
@@ -337,8 +338,8 @@ impl Shared {
     }
 
     pub(super) fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
-        let mut pods = self.world.pods.all();
-        pods.retain(|p| pod::node_name(p) == node && !pod::is_finished(p));
+        let mut pods = self.world.pods.grouped(node);
+        pods.retain(|p| !pod::is_finished(p));
         pods
     }
 
@@ -363,7 +364,7 @@ impl Shared {
         let started = claim.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
         let patience = duration(&claim.data["spec"]["terminationGracePeriod"]);
         let over = patience.is_some_and(|d| {
-            Duration::try_from(now.duration_since(started)).unwrap_or_default() >= d
+            Duration::try_from(now.duration_since(started)).unwrap_or_default() >= self.real(d)
         });
         let pods: Vec<Arc<Pod>> = self.pods_on(name).into_iter().filter(|p| !stays(p)).collect();
         let critical = |p: &Pod| {

@@ -58,7 +58,7 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 
 async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Result<(), Error> {
     let waiting: Vec<Arc<Pod>> =
-        shared.world.pods.all().into_iter().filter(|p| is_waiting(p)).collect();
+        shared.world.pods.grouped("").into_iter().filter(|p| is_waiting(p)).collect();
     if waiting.is_empty() {
         told.clear();
         return Ok(());

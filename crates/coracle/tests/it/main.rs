@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod demo;
 mod durability;
+mod golden;
 mod kubectl;
 mod provisioning;
 mod python;
