@@ -31,13 +31,15 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         cluster.resident_mib()?
     );
     let load = root.join("target/release/examples/load");
-    run_command(Command::new(load).arg(base.join("idle/kubeconfig")))?;
+    let pid = cluster.0.id().to_string();
+    run_command(Command::new(load).arg(base.join("idle/kubeconfig")).arg(pid))?;
     println!("resident memory after that: {:.1} MiB", cluster.resident_mib()?);
     drop(cluster);
     run_command(
         Command::new("cargo")
-            .args(["bench", "--package", "coracle-scheduling", "--package", "coracle-provisioning"])
-            .args(["--bench", "schedule", "--bench", "pack"])
+            .args(["bench", "--package", "coracle-store", "--package", "coracle-scheduling"])
+            .args(["--package", "coracle-provisioning"])
+            .args(["--bench", "durable", "--bench", "schedule", "--bench", "pack"])
             .current_dir(root),
     )
 }

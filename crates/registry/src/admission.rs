@@ -26,9 +26,9 @@ pub(crate) fn create(
     Ok(())
 }
 
-fn lookup(r: &Registry, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+fn lookup(r: &Registry, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
     let object = r.store().get(&Key::new(&Arc::from(resource), namespace, name))?;
-    serde_json::from_slice(&object.bytes).ok()
+    r.parsed(&object).ok()
 }
 
 /// Nothing is created in a namespace that is missing or going away.
@@ -113,9 +113,7 @@ fn priority(r: &Registry, v: &mut Value) -> Result<(), Status> {
     let name = path::text(v, "spec.priorityClassName").to_owned();
     let class = if name.is_empty() {
         let all = r.store().snapshot("scheduling.k8s.io/priorityclasses");
-        let parsed = all
-            .iter(None, None)
-            .filter_map(|(_, o)| serde_json::from_slice::<Value>(&o.bytes).ok());
+        let parsed = all.iter(None, None).filter_map(|(_, o)| r.parsed(o).ok());
         parsed.filter(|c| c["globalDefault"] == true).min_by_key(|c| c["value"].as_i64())
     } else {
         let found = lookup(r, "scheduling.k8s.io/priorityclasses", "", &name);

@@ -33,8 +33,18 @@ pub(crate) fn stored_api_version(kind: &Kind) -> String {
 /// Whether stored bytes can be sent as they are to a client of this version.
 pub(crate) fn is_current(kind: &Kind, bytes: &[u8]) -> bool {
     // Keys are stored in order, so apiVersion comes first.
-    let head = format!("{{\"apiVersion\":\"{}\"", kind.api_version());
-    bytes.starts_with(head.as_bytes())
+    let mut rest = bytes;
+    let mut eat = |text: &str| match rest.strip_prefix(text.as_bytes()) {
+        Some(tail) => {
+            rest = tail;
+            true
+        }
+        None => false,
+    };
+    eat("{\"apiVersion\":\"")
+        && (kind.group.is_empty() || (eat(&kind.group) && eat("/")))
+        && eat(&kind.version)
+        && eat("\"")
 }
 
 /// Brings a stored object to the version of a kind.

@@ -26,8 +26,12 @@ use coracle_meta::Status;
 use coracle_schema::{Kind, Minor, pack};
 use coracle_store::{Cluster, Key, Object};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::Value;
-use std::sync::{Arc, atomic::AtomicU32};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU32},
+};
 pub use table::KindTable;
 
 /// One cluster's API.
@@ -38,7 +42,12 @@ pub struct Registry {
     kinds: ArcSwap<KindTable>,
     clock: fn() -> Timestamp,
     next_service_ip: AtomicU32,
+    /// Parsed objects that admission looks at again and again, by revision.
+    parsed: Mutex<HashMap<u64, Arc<Value>>>,
 }
+
+/// Most objects that are kept parsed.
+const MAX_PARSED: usize = 256;
 
 /// The resource that holds CustomResourceDefinitions.
 const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
@@ -47,7 +56,14 @@ impl Registry {
     /// The API of a cluster at a minor. Custom kinds that are stored already are served at once.
     pub fn new(store: Cluster, minor: Minor, clock: fn() -> Timestamp) -> Self {
         let kinds = ArcSwap::from_pointee(KindTable::new(&pack::of(minor).kinds, vec![]));
-        let registry = Self { store, minor, kinds, clock, next_service_ip: AtomicU32::new(1) };
+        let registry = Self {
+            store,
+            minor,
+            kinds,
+            clock,
+            next_service_ip: AtomicU32::new(1),
+            parsed: Mutex::default(),
+        };
         registry.reload_custom_kinds();
         registry
     }
@@ -86,6 +102,20 @@ impl Registry {
         }
         let table = KindTable::new(&pack::of(self.minor).kinds, custom);
         self.kinds.store(Arc::new(table));
+    }
+
+    /// A stored object parsed, from a small cache: a revision is one version of one object.
+    pub(crate) fn parsed(&self, object: &Object) -> Result<Arc<Value>, Status> {
+        if let Some(v) = self.parsed.lock().get(&object.revision) {
+            return Ok(v.clone());
+        }
+        let v = Arc::new(parse(object)?);
+        let mut parsed = self.parsed.lock();
+        if parsed.len() >= MAX_PARSED {
+            parsed.clear();
+        }
+        parsed.insert(object.revision, v.clone());
+        Ok(v)
     }
 
     pub(crate) fn key(kind: &Kind, namespace: &str, name: &str) -> Key {

@@ -57,34 +57,26 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn matches(&self, name: Option<&Name>, object: &Object) -> bool {
-        let selects = !self.labels.is_empty() || !self.fields.is_empty();
-        if !selects && self.namespace.is_none() {
+    fn matches(&self, name: &Name, object: &Object) -> bool {
+        if self.namespace.as_deref().is_some_and(|ns| ns != &*name.namespace) {
+            return false;
+        }
+        if self.labels.is_empty() && self.fields.is_empty() {
             return true;
         }
         let header = object.header(|bytes| read_header(&self.kind, bytes));
-        if !self.labels.requirements.iter().all(|r| r.matches_value(header.label(&r.key))) {
-            return false;
-        }
-        let own = match name {
-            Some(n) => n.clone(),
-            None if self.namespace.is_none() && self.fields.is_empty() => return true,
-            None => name_of(object),
-        };
-        if self.namespace.as_deref().is_some_and(|ns| ns != &*own.namespace) {
-            return false;
-        }
-        self.fields.matches(|f| match f {
-            "metadata.name" => own.name.to_string().into(),
-            "metadata.namespace" => own.namespace.to_string().into(),
-            f => header.field(f).to_owned().into(),
-        })
+        self.labels.requirements.iter().all(|r| r.matches_value(header.label(&r.key)))
+            && self.fields.matches(|f| match f {
+                "metadata.name" => (&*name.name).into(),
+                "metadata.namespace" => (&*name.namespace).into(),
+                f => header.field(f).into(),
+            })
     }
 
     /// What an event means to somebody who sees only matching objects.
     pub fn event(&self, event: &coracle_store::Event) -> Option<(EventKind, Arc<Object>)> {
-        let before = event.previous.as_deref().is_some_and(|o| self.matches(None, o));
-        let now = event.kind != EventKind::Deleted && self.matches(None, &event.object);
+        let before = event.previous.as_deref().is_some_and(|o| self.matches(&event.name, o));
+        let now = event.kind != EventKind::Deleted && self.matches(&event.name, &event.object);
         match (before, now) {
             (false, true) => Some((EventKind::Added, event.object.clone())),
             (true, true) => Some((EventKind::Modified, event.object.clone())),
@@ -98,11 +90,6 @@ impl Filter {
             }
             (false, false) => None,
         }
-    }
-
-    /// Whether every event passes unchanged, so that shared frames can be sent.
-    pub fn is_open(&self) -> bool {
-        self.namespace.is_none() && self.labels.is_empty() && self.fields.is_empty()
     }
 }
 
@@ -119,12 +106,6 @@ pub struct Watching {
 
 fn read_header(kind: &Kind, bytes: &[u8]) -> Header {
     serde_json::from_slice::<Value>(bytes).map(|v| table::header(kind, &v)).unwrap_or_default()
-}
-
-fn name_of(object: &Object) -> Name {
-    let v: Value = serde_json::from_slice(&object.bytes).unwrap_or_default();
-    let text = |f: &str| v["metadata"][f].as_str().unwrap_or_default().into();
-    Name { namespace: text("namespace"), name: text("name") }
 }
 
 impl Registry {
@@ -203,7 +184,7 @@ impl Registry {
             (o.fields.required("metadata.name"), namespace.or((!kind.namespaced()).then_some("")))
         {
             let name = Name { namespace: ns.into(), name: name.into() };
-            let found = snapshot.get(&name).filter(|obj| filter.matches(Some(&name), obj)).cloned();
+            let found = snapshot.get(&name).filter(|obj| filter.matches(&name, obj)).cloned();
             return Ok(List {
                 revision: snapshot.revision,
                 items: found.into_iter().collect(),
@@ -213,8 +194,7 @@ impl Registry {
         }
         let mut items = Vec::new();
         let mut last: Option<&Name> = None;
-        let mut more =
-            snapshot.iter(namespace, after).filter(|(n, obj)| filter.matches(Some(n), obj));
+        let mut more = snapshot.iter(namespace, after).filter(|(n, obj)| filter.matches(n, obj));
         for (name, object) in more.by_ref().take(limit) {
             items.push(object.clone());
             last = Some(name);

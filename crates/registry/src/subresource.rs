@@ -8,7 +8,7 @@ use crate::{
     write::{Input, Patch, WriteOptions, Written, set_or_remove},
 };
 use coracle_meta::{GroupResource, LabelSelector, Status, json as path, status::Cause, time};
-use coracle_schema::{Kind, ScalePaths};
+use coracle_schema::{Kind, ScalePaths, decode::json_type};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -111,9 +111,10 @@ impl Registry {
                 return Err(Status::invalid("autoscaling", "Scale", name, vec![e]));
             }
             None => {
-                return Err(Status::bad_request(
-                    "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
-                ));
+                return Err(Status::bad_request(format!(
+                    "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {} into Go struct field ScaleSpec.spec.replicas of type int32",
+                    json_type(&replicas)
+                )));
             }
         }
         let revision = scale["metadata"]["resourceVersion"].clone();

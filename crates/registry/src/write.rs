@@ -7,7 +7,11 @@ use crate::{Registry, admission, convert, parse, strategy, table, validation};
 use bytes::Bytes;
 use coracle_meta::{Status, status::FieldError, time};
 use coracle_patch::PatchError;
-use coracle_schema::{Kind, decode, defaults, validate};
+use coracle_schema::{
+    Kind,
+    decode::{self, Form},
+    defaults, validate,
+};
 use coracle_store::{CommitError, Encoded, Expect, Object, Write};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -295,7 +299,8 @@ impl Registry {
         }
         check_type_meta(kind, &mut value)?;
         let meta = std::mem::take(&mut value["metadata"]);
-        let report = decode::decode(&kind.arena, &kind.root, &mut value, true);
+        let form = if kind.custom { Form::Custom } else { Form::BuiltIn };
+        let report = decode::decode(&kind.arena, &kind.root, &mut value, form, true);
         let (meta, meta_report) = decode_metadata(self, meta);
         value["metadata"] = meta;
         let errors: Vec<_> = meta_report.errors.iter().chain(&report.errors).collect();
@@ -310,7 +315,7 @@ impl Registry {
                 kind.kind,
                 kind.version,
                 kind.kind,
-                decode::go_message(&kind.kind, errors[0])
+                decode::go_message(errors[0])
             )));
         }
         let unknown = report
@@ -424,9 +429,7 @@ impl Registry {
         let expires = kind
             .ttl_seconds
             .map_or(0, |ttl| u64::try_from(self.now().as_second()).unwrap_or(0) + u64::from(ttl));
-        // The marker must be found in the metadata, so it is searched from there on.
-        let bytes = serde_json::to_vec(&v).map_err(Status::internal)?;
-        let at = metadata_offset(&v, &bytes);
+        let (bytes, at) = to_bytes(&v).map_err(Status::internal)?;
         Encoded::new(bytes, at, header, expires)
             .ok_or_else(|| Status::internal("the object has no metadata"))
     }
@@ -444,33 +447,39 @@ impl Registry {
     }
 }
 
-/// Where `metadata` begins in the sorted encoding.
-fn metadata_offset(v: &Value, bytes: &[u8]) -> usize {
-    // Keys before "metadata" in order are few and the first of their subtree is skipped by length.
-    let Some(map) = v.as_object() else { return 0 };
-    let mut at = 1;
-    for (k, value) in map {
-        if k == "metadata" {
-            // Within metadata, skip the keys before resourceVersion likewise.
-            at += k.len() + 3;
-            let inner = value.as_object().into_iter().flatten();
-            at += 1;
-            for (k, value) in inner {
-                if k == "resourceVersion" {
-                    return at;
-                }
-                at += encoded_length(k, value);
+/// An object's encoding, and where in it its resourceVersion is: a label may look like one, so the
+/// place is taken down while writing.
+fn to_bytes(v: &Value) -> serde_json::Result<(Vec<u8>, usize)> {
+    let (mut out, mut at) = (Vec::with_capacity(1024), 0);
+    write_map(&mut out, v, |out, key, value| match key {
+        "metadata" => write_map(out, value, |out, key, value| {
+            if key == "resourceVersion" {
+                at = out.len() - key.len() - 3;
             }
-            return 0;
-        }
-        at += encoded_length(k, value);
-    }
-    at.min(bytes.len())
+            serde_json::to_writer(out, value)
+        }),
+        _ => serde_json::to_writer(out, value),
+    })?;
+    Ok((out, at))
 }
 
-fn encoded_length(key: &str, value: &Value) -> usize {
-    let text = |v: &Value| serde_json::to_vec(v).map_or(0, |b| b.len());
-    text(&Value::String(key.to_owned())) + 1 + text(value) + 1
+fn write_map(
+    out: &mut Vec<u8>,
+    v: &Value,
+    mut write: impl FnMut(&mut Vec<u8>, &str, &Value) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
+    let Some(map) = v.as_object() else { return serde_json::to_writer(out, v) };
+    out.push(b'{');
+    for (i, (key, value)) in map.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, key)?;
+        out.push(b':');
+        write(out, key, value)?;
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 fn random_suffix() -> String {
@@ -508,7 +517,7 @@ fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) 
     };
     let slot = coracle_schema::Slot::of(coracle_schema::Type::Object(id));
     let mut wrapped = json!({"metadata": value.take()});
-    let mut report = decode::decode(arena, &slot, &mut wrapped["metadata"], false);
+    let mut report = decode::decode(arena, &slot, &mut wrapped["metadata"], Form::BuiltIn, false);
     for e in &mut report.errors {
         e.path = if e.path.is_empty() { "metadata".into() } else { format!("metadata.{}", e.path) };
     }

@@ -237,6 +237,7 @@ impl Builder<'_> {
             ),
             _ => ListType::Atomic,
         };
+        slot.atomic = s["x-kubernetes-map-type"] == "atomic";
         slot.limits = self.limits(s, path, false).map(Box::new);
         self.depth -= 1;
         slot
@@ -411,7 +412,7 @@ mod tests {
         let k = &kinds(&widget()).unwrap()[0];
         let mut v = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"},
             "spec": {"name": "X", "mode": "C", "free": {"any": 1}, "extra": true}});
-        let r = decode::decode(&k.arena, &k.root, &mut v, true);
+        let r = decode::decode(&k.arena, &k.root, &mut v, decode::Form::Custom, true);
         assert_eq!(r.unknown, ["spec.extra"]);
         defaults::apply(&k.arena, &k.root, &mut v);
         assert_eq!(v["spec"]["size"], 3);

@@ -1,7 +1,7 @@
 //! Structural decoding: types are checked, unknown fields found and dropped, quantities and times
 //! brought to the form that upstream stores.
 
-use crate::types::{Arena, Def, Slot, Type};
+use crate::types::{Arena, Def, DefId, Slot, Type};
 use coracle_meta::{Quantity, time};
 use serde_json::{Map, Value};
 
@@ -10,8 +10,12 @@ use serde_json::{Map, Value};
 pub struct TypeError {
     /// Path such as `spec.replicas`.
     pub path: String,
-    /// Type that the schema wants, in Go's words for built-in kinds.
+    /// Type that the schema wants.
     pub expected: &'static str,
+    /// The same as Go says it: `[]v1.Container`.
+    pub go_type: String,
+    /// Name of the innermost struct that has the field.
+    pub owner: String,
     /// JSON type of what was given.
     pub found: &'static str,
     /// What was given.
@@ -29,17 +33,37 @@ pub struct Report {
     pub errors: Vec<TypeError>,
 }
 
-/// Decodes in place. Nulls that mean "absent" go away.
-pub fn decode(arena: &Arena, root: &Slot, value: &mut Value, root_fields: bool) -> Report {
-    let mut walk = Walk { arena, report: Report::default(), path: String::new() };
+/// What is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A built-in type: an empty list or map of an optional field is the same as none, and is not
+    /// kept (Go's `omitempty`, and protobuf, which cannot tell the two apart).
+    BuiltIn,
+    /// A custom resource: what is empty is kept.
+    Custom,
+}
+
+/// Decodes in place. Nulls that mean "absent" go away. `root_fields` when the value is a whole
+/// object, which has `apiVersion`, `kind` and `metadata` whatever its schema says.
+pub fn decode(
+    arena: &Arena,
+    root: &Slot,
+    value: &mut Value,
+    form: Form,
+    root_fields: bool,
+) -> Report {
+    let mut walk =
+        Walk { arena, form, report: Report::default(), path: String::new(), owner: None };
     walk.slot(root, value, root_fields);
     walk.report
 }
 
 struct Walk<'a> {
     arena: &'a Arena,
+    form: Form,
     report: Report,
     path: String,
+    owner: Option<DefId>,
 }
 
 /// JSON's name of a value's type, as Go's decoder says it.
@@ -55,13 +79,21 @@ pub fn json_type(v: &Value) -> &'static str {
 }
 
 impl Walk<'_> {
-    fn wrong(&mut self, expected: &'static str, v: &Value) {
-        self.wrong_because(expected, v, None);
+    fn wrong(&mut self, ty: &Type, v: &Value) {
+        self.wrong_because(ty, v, None);
     }
 
-    fn wrong_because(&mut self, expected: &'static str, v: &Value, detail: Option<String>) {
-        let (path, found, value) = (self.path.clone(), json_type(v), v.clone());
-        self.report.errors.push(TypeError { path, expected, found, value, detail });
+    fn wrong_because(&mut self, ty: &Type, v: &Value, detail: Option<String>) {
+        let owner = self.owner.and_then(|id| self.arena.name(id)).unwrap_or_default();
+        self.report.errors.push(TypeError {
+            path: self.path.clone(),
+            expected: plain_name(ty),
+            go_type: go_type(self.arena, ty),
+            owner: owner.rsplit('.').next().unwrap_or_default().to_owned(),
+            found: json_type(v),
+            value: v.clone(),
+            detail,
+        });
     }
 
     fn within<R>(&mut self, step: &str, index: Option<usize>, f: impl FnOnce(&mut Self) -> R) -> R {
@@ -94,8 +126,7 @@ impl Walk<'_> {
                     Some(f) if matches!(slot.ty, Type::Int64) || f.abs() <= f64::from(i32::MAX) => {
                         *v = Value::from(f as i64);
                     }
-                    _ => self
-                        .wrong(if matches!(slot.ty, Type::Int32) { "int32" } else { "int64" }, v),
+                    _ => self.wrong(&slot.ty, v),
                 }
             }
             (Type::IntOrString, Value::String(_)) => {}
@@ -110,13 +141,13 @@ impl Walk<'_> {
                         let text = format!(
                             "parsing time {s:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {s:?} as \"2006\""
                         );
-                        self.wrong_because("time", v, Some(text));
+                        self.wrong_because(&slot.ty, v, Some(text));
                     }
                 }
             }
             (Type::Bytes, Value::String(s)) => {
                 if !is_base64(s) {
-                    self.wrong_because("[]byte", v, Some("illegal base64 data".into()));
+                    self.wrong_because(&slot.ty, v, Some("illegal base64 data".into()));
                 }
             }
             (Type::List(item), Value::Array(items)) => {
@@ -135,10 +166,12 @@ impl Walk<'_> {
                 }
             }
             (Type::Object(id), Value::Object(map)) => {
-                self.object(self.arena.def(*id), map, type_meta)
+                let outer = self.owner.replace(*id);
+                self.object(self.arena.def(*id), map, type_meta);
+                self.owner = outer;
             }
             (_, Value::Null) if slot.nullable => {}
-            (ty, _) => self.wrong(go_name(ty), v),
+            (ty, _) => self.wrong(ty, v),
         }
     }
 
@@ -149,7 +182,7 @@ impl Walk<'_> {
         };
         match text.parse::<Quantity>() {
             Ok(q) => *v = Value::String(q.to_string()),
-            Err(e) => self.wrong_because("quantity", v, Some(e.to_string())),
+            Err(e) => self.wrong_because(&Type::Quantity, v, Some(e.to_string())),
         }
     }
 
@@ -163,7 +196,12 @@ impl Walk<'_> {
                 Some(slot) if v.is_null() && !slot.nullable && !matches!(slot.ty, Type::Any) => {
                     dropped.push(key.clone());
                 }
-                Some(slot) => self.within(key, None, |w| w.slot(slot, v, false)),
+                Some(slot) => {
+                    self.within(key, None, |w| w.slot(slot, v, false));
+                    if self.form == Form::BuiltIn && !slot.required && is_nothing(&slot.ty, v) {
+                        dropped.push(key.clone());
+                    }
+                }
                 None if def.preserve_unknown || meta => {}
                 None => {
                     self.within(key, None, |w| w.report.unknown.push(w.path.clone()));
@@ -174,6 +212,14 @@ impl Walk<'_> {
         for key in dropped {
             map.remove(&key);
         }
+    }
+}
+
+fn is_nothing(ty: &Type, v: &Value) -> bool {
+    match (ty, v) {
+        (Type::List(_), Value::Array(items)) => items.is_empty(),
+        (Type::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => false,
     }
 }
 
@@ -188,7 +234,7 @@ fn zero(ty: &Type) -> Value {
     }
 }
 
-fn go_name(ty: &Type) -> &'static str {
+fn plain_name(ty: &Type) -> &'static str {
     match ty {
         Type::String | Type::Bytes => "string",
         Type::Int32 => "int32",
@@ -204,6 +250,24 @@ fn go_name(ty: &Type) -> &'static str {
     }
 }
 
+fn go_type(arena: &Arena, ty: &Type) -> String {
+    match ty {
+        Type::List(item) => format!("[]{}", go_type(arena, &item.ty)),
+        Type::Map(value) => format!("map[string]{}", go_type(arena, &value.ty)),
+        Type::Object(id) => match arena.name(*id) {
+            // core.v1.PodSpec is PodSpec of a package v1.
+            Some(name) => name.split_once('.').map_or(name, |(_, n)| n).to_owned(),
+            None => "object".into(),
+        },
+        Type::Bytes => "[]uint8".into(),
+        Type::Quantity => "resource.Quantity".into(),
+        Type::Time => "v1.Time".into(),
+        Type::MicroTime => "v1.MicroTime".into(),
+        Type::IntOrString => "intstr.IntOrString".into(),
+        other => plain_name(other).into(),
+    }
+}
+
 fn is_base64(s: &str) -> bool {
     let body = s.trim_end_matches('=');
     s.len().is_multiple_of(4)
@@ -211,15 +275,20 @@ fn is_base64(s: &str) -> bool {
         && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
 }
 
-/// The error of a built-in kind, in the words of upstream's decoder.
-pub fn go_message(kind: &str, e: &TypeError) -> String {
-    match &e.detail {
-        Some(d) => format!("{}: {d}", e.path),
-        None => format!(
-            "json: cannot unmarshal {} into Go struct field {kind}.{} of type {}",
-            e.found, e.path, e.expected
-        ),
+/// The error of a built-in kind, in the words of upstream's decoder: the innermost struct, then the
+/// path of fields without indexes.
+pub fn go_message(e: &TypeError) -> String {
+    if let Some(d) = &e.detail {
+        return format!("{}: {d}", e.path);
     }
+    let mut fields = String::new();
+    for piece in e.path.split('[') {
+        fields += piece.split_once(']').map_or(piece, |(_, rest)| rest);
+    }
+    format!(
+        "json: cannot unmarshal {} into Go struct field {}.{fields} of type {}",
+        e.found, e.owner, e.go_type
+    )
 }
 
 #[cfg(test)]
@@ -230,7 +299,7 @@ mod tests {
     fn run(plural: &str, mut v: serde_json::Value) -> (serde_json::Value, super::Report) {
         let p = pack::of(Minor::LATEST);
         let k = p.kinds.iter().find(|k| k.plural == plural).unwrap();
-        let r = super::decode(&k.arena, &k.root, &mut v, true);
+        let r = super::decode(&k.arena, &k.root, &mut v, super::Form::BuiltIn, true);
         (v, r)
     }
 
@@ -248,12 +317,33 @@ mod tests {
             "deployments",
             json!({"spec": {"replicas": "two", "template": {"spec": {"containers": {}}}}}),
         );
-        let texts: Vec<_> = r.errors.iter().map(|e| super::go_message("Deployment", e)).collect();
+        let texts: Vec<_> = r.errors.iter().map(|e| super::go_message(e)).collect();
         assert_eq!(
             texts[0],
-            "json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32"
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
         );
-        assert!(texts[1].contains("spec.template.spec.containers of type array"), "{texts:?}");
+        assert_eq!(
+            texts[1],
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container"
+        );
+        let (_, r) = run("pods", json!({"spec": {"containers": [{"env": [{"value": 1}]}]}}));
+        assert_eq!(
+            super::go_message(&r.errors[0]),
+            "json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string"
+        );
+    }
+
+    /// `{}` of a struct says something (`emptyDir: {}`), and so does an empty list that is required.
+    #[test]
+    fn empty_lists_and_maps_are_none() {
+        let (v, _) = run(
+            "pods",
+            json!({"spec": {"containers": [], "tolerations": [], "nodeSelector": {}, "volumes": [{"name": "v", "emptyDir": {}}]}}),
+        );
+        assert_eq!(
+            v,
+            json!({"spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]}})
+        );
     }
 
     #[test]

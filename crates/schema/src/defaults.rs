@@ -3,7 +3,7 @@
 //! One mechanism serves both the table of built-in kinds (`pack/defaults.txt`) and the `default`
 //! of custom resources: a list of [`Rule`]s on the definition that owns the field.
 
-use crate::types::{Arena, Slot, Type};
+use crate::types::{Arena, Def, Slot, Type};
 use coracle_meta::json;
 use serde_json::{Map, Value};
 
@@ -40,6 +40,15 @@ pub enum Condition {
     Absent(Box<str>),
     /// The field is present.
     Present(Box<str>),
+}
+
+/// The constant that an absent field becomes whatever else there is, if any: what identifies an item
+/// of a list whose key was left out.
+pub fn constant<'d>(def: &'d Def, field: &str) -> Option<&'d Value> {
+    def.defaults.iter().find_map(|r| match &r.value {
+        Source::Json(v) if *r.field == *field && r.conditions.is_empty() => Some(v),
+        _ => None,
+    })
 }
 
 /// Fills absent fields, parents before children.

@@ -66,12 +66,8 @@ pub fn component_name(kind: &Kind) -> String {
     format!("{}.{}.{}", group.join("."), kind.version, kind.kind)
 }
 
-fn short_name(arena: &Arena, id: DefId) -> Option<&str> {
-    arena.named().find(|(_, other)| *other == id).map(|(name, _)| name)
-}
-
 fn name_of(arena: &Arena, id: DefId) -> Option<String> {
-    short_name(arena, id).map(full_name)
+    arena.name(id).map(full_name)
 }
 
 fn full_name(short: &str) -> String {
@@ -146,7 +142,7 @@ impl Renderer<'_> {
 
     fn def(&mut self, id: DefId) -> Value {
         let def = self.arena.def(id);
-        let short = short_name(self.arena, id).unwrap_or_default();
+        let short = self.arena.name(id).unwrap_or_default();
         let is_kind =
             ["apiVersion", "kind", "metadata"].iter().all(|f| def.fields.contains_key(*f));
         let mut v = json!({"type": "object"});
@@ -191,6 +187,9 @@ impl Renderer<'_> {
         }
         if slot.nullable {
             v["nullable"] = json!(true);
+        }
+        if slot.atomic {
+            v["x-kubernetes-map-type"] = json!("atomic");
         }
         if matches!(slot.ty, Type::List(_)) {
             match &slot.list {

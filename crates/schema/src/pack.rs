@@ -140,7 +140,7 @@ fn field(arena: &Arena, line: &str) -> (Box<str>, Slot) {
             }
             Some(("patch", strategy)) => slot.patch = patch_strategy(strategy),
             Some(("enum", values)) => slot.allowed = values.split('|').map(Into::into).collect(),
-            Some(("map", _)) => {}
+            Some(("map", kind)) => slot.atomic = kind == "atomic",
             _ => panic!("schema pack: unknown attribute {word:?} in {line:?}"),
         }
     }

@@ -26,6 +26,11 @@ impl Arena {
         self.by_name.get(name).copied()
     }
 
+    /// The name of a definition, if it has one.
+    pub fn name(&self, id: DefId) -> Option<&str> {
+        self.named().find(|(_, other)| *other == id).map(|(name, _)| name)
+    }
+
     /// Named definitions, in order of their names.
     pub fn named(&self) -> impl Iterator<Item = (&str, DefId)> {
         self.by_name.iter().map(|(n, id)| (n.as_str(), *id))
@@ -137,6 +142,9 @@ pub struct Slot {
     pub nullable: bool,
     /// How lists behave.
     pub list: ListType,
+    /// A map or object that is owned and replaced as a whole (`x-kubernetes-map-type: atomic`),
+    /// besides those whose definition says so.
+    pub atomic: bool,
     /// How strategic merge patch behaves.
     pub patch: PatchStrategy,
     /// The only allowed values, if not empty.
@@ -157,6 +165,7 @@ impl Slot {
             required: false,
             nullable: false,
             list: ListType::Atomic,
+            atomic: false,
             patch: PatchStrategy::default(),
             allowed: vec![],
             limits: None,

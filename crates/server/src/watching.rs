@@ -13,10 +13,10 @@ use coracle_schema::Kind;
 use coracle_store::{EventKind, Object, RevisionError};
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 /// Watches end between this and twice this, as upstream's minRequestTimeout.
@@ -35,6 +35,8 @@ struct Stream {
     announce_end: bool,
     deadline: Instant,
     next_bookmark: Instant,
+    /// Set to the earlier of the two.
+    timer: Pin<Box<Sleep>>,
     stopping: watch::Receiver<bool>,
     table_started: bool,
     ended: bool,
@@ -86,6 +88,7 @@ pub(crate) fn start(
         announce_end: initial && bookmarks,
         deadline: now + timeout,
         next_bookmark: now + BOOKMARK_EVERY,
+        timer: Box::pin(sleep_until(now + timeout.min(BOOKMARK_EVERY))),
         stopping: server.stopping(),
         table_started: false,
         ended: false,
@@ -145,23 +148,32 @@ impl Stream {
                     }
                     Err(e) => return Some(self.fail(e)),
                 },
-                () = sleep_until(self.deadline) => return None,
-                () = sleep_until(self.next_bookmark) => {
+                () = &mut self.timer => {
+                    if Instant::now() >= self.deadline {
+                        return None;
+                    }
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    match self.watch.poll() {
-                        Ok(batch) => {
-                            let mut piece = BytesMut::from(&self.batch(&batch)[..]);
-                            if self.bookmarks {
-                                piece.extend_from_slice(&self.bookmark(batch.progress, false));
-                            }
-                            if !piece.is_empty() {
-                                return Some(piece.freeze());
-                            }
-                        }
-                        Err(e) => return Some(self.fail(e)),
+                    self.timer.as_mut().reset(self.next_bookmark.min(self.deadline));
+                    let piece = self.progress();
+                    if !piece.is_empty() {
+                        return Some(piece);
                     }
                 }
             }
+        }
+    }
+
+    /// What has come, and a bookmark if the client asked for them.
+    fn progress(&mut self) -> Bytes {
+        match self.watch.poll() {
+            Ok(batch) => {
+                let mut piece = BytesMut::from(&self.batch(&batch)[..]);
+                if self.bookmarks {
+                    piece.extend_from_slice(&self.bookmark(batch.progress, false));
+                }
+                piece.freeze()
+            }
+            Err(e) => self.fail(e),
         }
     }
 

@@ -16,6 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Most writes of one fsync.
 const MAX_BATCH: usize = 512;
+/// With so many writes in the last two batches more are expected.
+const CROWD: usize = 8;
+/// How often the committer lets others run before it takes a batch that is smaller than expected.
+const GATHER_YIELDS: usize = 200;
 
 pub(crate) enum Message {
     Write { cluster: Arc<State>, write: Write, reply: Reply },
@@ -32,7 +36,6 @@ pub(crate) struct Committer {
 /// A change that was accepted into the batch.
 struct Accepted {
     resource: Arc<str>,
-    name: Name,
     event: Arc<Event>,
     reply: Option<Reply>,
 }
@@ -44,20 +47,36 @@ struct Part {
     accepted: Vec<Accepted>,
 }
 
+fn drain(receiver: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>) {
+    while messages.len() < MAX_BATCH {
+        match receiver.try_recv() {
+            Ok(m) => messages.push(m),
+            Err(_) => return,
+        }
+    }
+}
+
 impl Committer {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Self { engine, failed: None }
     }
 
     pub(crate) fn run(mut self, mut receiver: mpsc::Receiver<Message>) {
+        let mut recent = [0, 0];
         while let Some(first) = receiver.blocking_recv() {
             let mut messages = vec![first];
-            while messages.len() < MAX_BATCH {
-                match receiver.try_recv() {
-                    Ok(m) => messages.push(m),
-                    Err(_) => break,
+            drain(&mut receiver, &mut messages);
+            // Writers that were answered together come back together: to wait a moment for as many
+            // costs them less than an fsync of a few. One writer alone is not waited for.
+            let crowd = recent[0] + recent[1];
+            for _ in 0..if crowd >= CROWD { GATHER_YIELDS } else { 0 } {
+                if messages.len() >= crowd {
+                    break;
                 }
+                std::thread::yield_now();
+                drain(&mut receiver, &mut messages);
             }
+            recent = [recent[1], messages.len()];
             self.batch(messages);
         }
     }
@@ -90,7 +109,7 @@ impl Committer {
             p.accepted.iter().map(|a| Change {
                 cluster: &p.state.id,
                 resource: &a.resource,
-                name: &a.name,
+                name: &a.event.name,
                 object: (a.event.kind != EventKind::Deleted).then_some(&*a.event.object),
             })
         });
@@ -181,8 +200,8 @@ impl Part {
         self.view.revision = revision;
         self.view.resources.insert_mut(resource.clone(), after.clone());
         let frame = OnceLock::new();
-        let event = Arc::new(Event { revision, kind, object, previous, frame, after });
-        self.accepted.push(Accepted { resource, name, event, reply });
+        let event = Arc::new(Event { revision, kind, name, object, previous, frame, after });
+        self.accepted.push(Accepted { resource, event, reply });
     }
 
     /// Makes the batch visible: first to reads, then to watches, then to its writers.
@@ -191,7 +210,8 @@ impl Part {
         {
             let mut expiries = self.state.expiries.lock();
             for a in &self.accepted {
-                let entry = |o: &Object| (o.expires_seconds, a.resource.clone(), a.name.clone());
+                let entry =
+                    |o: &Object| (o.expires_seconds, a.resource.clone(), a.event.name.clone());
                 if let Some(old) = a.event.previous.as_deref().filter(|o| o.expires_seconds > 0) {
                     expiries.remove(&entry(old));
                 }

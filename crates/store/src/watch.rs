@@ -2,7 +2,7 @@
 
 use crate::{
     RevisionError,
-    object::Object,
+    object::{Name, Object},
     view::{Objects, State},
 };
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub struct Event {
     pub revision: u64,
     /// What happened.
     pub kind: EventKind,
+    /// To which object.
+    pub name: Name,
     /// The object after the change; for a deletion, its last state at the deletion's revision.
     pub object: Arc<Object>,
     /// The object before the change.

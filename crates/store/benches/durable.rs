@@ -1,0 +1,92 @@
+//! `cargo bench -p coracle-store`: durable writes of 2 KiB from 64 writers at once, beside what
+//! lies under them: the bare engine, and a bare file. Each write is on disk before it counts.
+
+use coracle_store::{Encoded, Expect, Header, Key, Store, Write};
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+const WRITERS: usize = 64;
+const WRITES: usize = 40_000;
+const BYTES: usize = 2048;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    let file = per_second(|| file(directory.path()))?;
+    let engine = per_second(|| engine(&directory.path().join("engine")))?;
+    let store = per_second(|| store(&directory.path().join("store")))?;
+    println!("durable writes of {BYTES} bytes, {WRITERS} at once:");
+    println!("  a bare file, one fdatasync for {WRITERS}: {file:.0}/s");
+    println!("  the bare engine, batches of {WRITERS}: {engine:.0}/s");
+    println!("  the store, {WRITERS} writers: {store:.0}/s, {:.2} of the engine", store / engine);
+    Ok(())
+}
+
+fn per_second(run: impl FnOnce() -> Result<(), Failure>) -> Result<f64, Failure> {
+    let started = Instant::now();
+    run()?;
+    Ok(WRITES as f64 / started.elapsed().as_secs_f64())
+}
+
+fn file(directory: &std::path::Path) -> Result<(), Failure> {
+    let mut file = std::fs::File::create(directory.join("log"))?;
+    let batch = vec![b'x'; BYTES * WRITERS];
+    for _ in 0..WRITES / WRITERS {
+        file.write_all(&batch)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+fn engine(directory: &std::path::Path) -> Result<(), Failure> {
+    let database = fjall::Database::builder(directory).open()?;
+    let objects = database.keyspace("objects", fjall::KeyspaceCreateOptions::default)?;
+    let value = vec![b'x'; BYTES];
+    for batch in 0..WRITES / WRITERS {
+        let mut b = database.batch().durability(Some(fjall::PersistMode::SyncData));
+        for i in 0..WRITERS {
+            b.insert(&objects, format!("c\0configmaps\0default\0{}", batch * WRITERS + i), &*value);
+        }
+        b.commit()?;
+    }
+    Ok(())
+}
+
+fn store(directory: &std::path::Path) -> Result<(), Failure> {
+    let cluster = Store::open(directory)?.cluster("c")?;
+    let resource: Arc<str> = "configmaps".into();
+    let next = Arc::new(AtomicUsize::new(0));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+    runtime.block_on(async {
+        let writer = || {
+            let (cluster, resource, next) = (cluster.clone(), resource.clone(), next.clone());
+            tokio::spawn(async move {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= WRITES {
+                        return Ok::<(), Failure>(());
+                    }
+                    let text = format!(
+                        "{{\"metadata\":{{\"resourceVersion\":\"\"}},\"data\":\"{}\"}}",
+                        "x".repeat(BYTES - 48)
+                    );
+                    let object = Encoded::new(text.into_bytes(), 0, Header::default(), 0);
+                    let key = Key::new(&resource, "default", &i.to_string());
+                    cluster.commit(Write { key, expect: Expect::Absent, object }).await?;
+                }
+            })
+        };
+        let writers: Vec<_> = (0..WRITERS).map(|_| writer()).collect();
+        for w in writers {
+            w.await??;
+        }
+        Ok(())
+    })
+}
