@@ -317,7 +317,7 @@ mod tests {
             "deployments",
             json!({"spec": {"replicas": "two", "template": {"spec": {"containers": {}}}}}),
         );
-        let texts: Vec<_> = r.errors.iter().map(|e| super::go_message(e)).collect();
+        let texts: Vec<_> = r.errors.iter().map(super::go_message).collect();
         assert_eq!(
             texts[0],
             "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"

@@ -29,4 +29,5 @@ pub mod validate;
 
 pub use kinds::{Kind, ScalePaths, Scope, Subresource};
 pub use minor::Minor;
+pub use pack::Pack;
 pub use types::{Arena, Def, DefId, ListType, PatchStrategy, Slot, Type};

@@ -29,6 +29,8 @@ pub struct Pack {
     pub minor: Minor,
     /// Definitions of all kinds.
     pub arena: Arc<Arena>,
+    /// The metadata of whole objects, custom resources' too.
+    pub object_meta: Slot,
     /// Kinds, in the order of group, version and plural.
     pub kinds: Vec<Arc<Kind>>,
 }
@@ -80,7 +82,8 @@ fn read(minor: Minor) -> Pack {
             Some(Arc::new(kind(&arena, b.head.strip_prefix("resource ")?, &b.lines, &traits)))
         })
         .collect();
-    Pack { minor, arena, kinds }
+    let meta = arena.find("meta.v1.ObjectMeta").map_or(Type::Any, Type::Object);
+    Pack { minor, arena, object_meta: Slot::of(meta), kinds }
 }
 
 struct Block<'t> {

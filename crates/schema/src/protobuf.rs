@@ -356,7 +356,7 @@ mod tests {
                     .unwrap();
             let mut got = decode(&k.arena, &k.root, e.raw).unwrap();
             for v in [&mut want, &mut got] {
-                crate::decode::decode(&k.arena, &k.root, v, true);
+                crate::decode::decode(&k.arena, &k.root, v, crate::decode::Form::BuiltIn, true);
             }
             for (path, have) in leaves(&got) {
                 let wanted = want.pointer(&path).unwrap_or_else(|| panic!("{}: {path}", e.kind));
