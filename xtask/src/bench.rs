@@ -38,8 +38,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     run_command(
         Command::new("cargo")
             .args(["bench", "--package", "coracle-store", "--package", "coracle-scheduling"])
-            .args(["--package", "coracle-provisioning"])
-            .args(["--bench", "durable", "--bench", "schedule", "--bench", "pack"])
+            .args(["--package", "coracle-provisioning", "--package", "coracle-server"])
+            .args(["--bench", "durable", "--bench", "chain"])
+            .args(["--bench", "schedule", "--bench", "pack"])
             .current_dir(root),
     )
 }

@@ -97,6 +97,15 @@ impl Writer {
         Self { client: client.clone(), component }
     }
 
+    /// The program of upstream that does a component's work: whose fields it writes.
+    fn program(&self) -> &'static str {
+        match self.component {
+            "default-scheduler" => "kube-scheduler",
+            "kubelet" | "karpenter" => self.component,
+            _ => "kube-controller-manager",
+        }
+    }
+
     /// The client below.
     pub fn client(&self) -> &Client {
         &self.client
@@ -115,6 +124,7 @@ impl Writer {
             .method(method)
             .uri(path)
             .header("content-type", content_type)
+            .header("user-agent", self.program())
             .body(bytes);
         let request = request.map_err(|e| Error::Request(e.to_string()))?;
         let what = || format!("{method} {path}");

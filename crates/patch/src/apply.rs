@@ -18,7 +18,7 @@ pub use field_set::FieldSet;
 pub use last_applied::LAST_APPLIED;
 pub use managed::{Managed, Manager, Operation, Owned};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 pub use typed::{Comparison, Typed};
 
 /// An object at a version, with its type.
@@ -99,7 +99,7 @@ fn message(conflicts: &[Conflict]) -> String {
 }
 
 /// Fields that nobody owns: the server's, and what identifies the object.
-fn unowned() -> FieldSet {
+static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     FieldSet::of_fields(&[
         "apiVersion",
         "kind",
@@ -114,7 +114,7 @@ fn unowned() -> FieldSet {
         "metadata.managedFields",
         "metadata.resourceVersion",
     ])
-}
+});
 
 /// Takes `managedFields` out of an object.
 pub fn take_managed(v: &mut Value) -> Value {
@@ -134,11 +134,7 @@ pub fn update(
 ) -> Result<Managed, PatchError> {
     reconcile(versions, live, &mut managed);
     let (compared, _) = settle(versions, live, new, &mut managed, None, true)?;
-    let taken = compared
-        .added
-        .union(&compared.modified)
-        .outside(writer.reset)
-        .difference(&unowned());
+    let taken = compared.added.union(&compared.modified).outside(writer.reset).difference(&UNOWNED);
     if !taken.is_empty() {
         let me =
             Manager::new(Operation::Update, writer.manager, versions.current, writer.subresource);
@@ -191,25 +187,30 @@ fn apply_once(
     let merged = versions.typed.merge(live, config)?;
     let stated = versions.typed.fields(config)?.outside(writer.reset);
     let last = managed.0.remove(&me);
+    // Until the end with its name, so that metadata is not pruned away.
     let owned = Owned {
-        fields: stated.difference(&unowned()),
+        fields: stated,
         api_version: versions.current.to_owned(),
         time: last.as_ref().and_then(|l| l.time.clone()),
     };
     managed.0.insert(me.clone(), owned);
     let merged = match &last {
-        Some(last) => prune(versions, merged, &managed, last)?,
+        // Merged anew: what is stated empty may have gone with what was in it.
+        Some(last) => versions.typed.merge(&prune(versions, merged, &managed, last)?, config)?,
         None => merged,
     };
     let (_, conflicts) = settle(versions, live, &merged, &mut managed, Some(&me), force)?;
     if !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
+    if let Some(mine) = managed.0.get_mut(&me) {
+        mine.fields = mine.fields.difference(&UNOWNED);
+    }
+    managed.0.retain(|_, o| !o.fields.is_empty());
     let changed = merged != *live || managed != before;
     if let Some(mine) = managed.0.get_mut(&me).filter(|_| changed) {
         mine.time = Some(writer.now.to_owned());
     }
-    managed.0.retain(|_, o| !o.fields.is_empty());
     managed.cap();
     Ok((merged, managed))
 }

@@ -1,13 +1,14 @@
 //! The patches of the Kubernetes API as pure functions on JSON values.
 //!
 //! [`json_patch`] (RFC 6902), [`merge`] (RFC 7386) and [`strategic`], which reads merge keys and
-//! strategies from the schema. Server-side apply will stand beside them.
+//! strategies from the schema; [`apply`] is server-side apply and the ownership of fields.
 //!
 //! It never looks at `resourceVersion` or names: preconditions belong to the registry. Tested with
 //! upstream's documented cases and by properties (a merge of a diff gives the target; applying
 //! twice gives what applying once gave).
 #![warn(missing_docs)]
 
+pub mod apply;
 pub mod json_patch;
 pub mod merge;
 pub mod strategic;

@@ -5,7 +5,7 @@ use crate::{
     Registry, convert,
     delete::DeleteOptions,
     parse,
-    write::{Input, Patch, WriteOptions, Written, set_or_remove},
+    write::{Changed, Input, Patch, WriteOptions, Written, set_or_remove},
 };
 use coracle_meta::{GroupResource, LabelSelector, Status, json as path, status::Cause, time};
 use coracle_schema::{Kind, ScalePaths, decode::json_type};
@@ -126,7 +126,7 @@ impl Registry {
                 if revision.is_string() {
                     v["metadata"]["resourceVersion"] = revision.clone();
                 }
-                Ok(v)
+                Ok(v.into())
             })
             .await?;
         as_scale(kind, written)
@@ -179,7 +179,7 @@ impl Registry {
         let now = time::rfc3339(self.now());
         let conflict =
             |why: String| Status::conflict(&GroupResource::new("", "pods/binding"), name, &why);
-        let change = |old: &Value, _: &mut Vec<String>| {
+        let change = |old: &Value, _: &mut Vec<String>| -> Result<Changed, Status> {
             if let Some(uid) = binding["metadata"]["uid"]
                 .as_str()
                 .filter(|u| *u != path::text(old, "metadata.uid"))
@@ -209,7 +209,7 @@ impl Registry {
             conditions
                 .push(json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now}));
             v["status"]["conditions"] = Value::Array(conditions);
-            Ok(v)
+            Ok(v.into())
         };
         self.modify(kind, namespace, name, "binding", o, vec![], change).await
     }
@@ -276,7 +276,7 @@ impl Registry {
             s.causes = vec![Cause { reason: "DisruptionBudget", message, field: String::new() }];
             s
         };
-        let change = |old: &Value, _: &mut Vec<String>| {
+        let change = |old: &Value, _: &mut Vec<String>| -> Result<Changed, Status> {
             let unready = path::get(pod, "status.conditions")
                 .and_then(Value::as_array)
                 .is_none_or(|c| !c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
@@ -286,7 +286,7 @@ impl Registry {
             );
             let always = old["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
             if unready && (always || (healthy >= desired && desired > 0)) {
-                return Ok(old.clone());
+                return Ok(old.clone().into());
             }
             let behind = old["status"]["observedGeneration"].as_i64().unwrap_or(0)
                 < old["metadata"]["generation"].as_i64().unwrap_or(0);
@@ -310,7 +310,7 @@ impl Registry {
                 v["status"]["disruptedPods"] = json!({});
             }
             v["status"]["disruptedPods"][name] = json!(now);
-            Ok(v)
+            Ok(v.into())
         };
         let o = WriteOptions { dry_run, ..WriteOptions::default() };
         self.modify(&pdb_kind, namespace, &budget, "status", &o, vec![], change).await.map(drop)
@@ -333,7 +333,7 @@ impl Registry {
         let mut warnings = Vec::new();
         let given = self.decode(kind, input, o, &mut warnings)?;
         self.modify(kind, namespace, name, subresource, o, warnings, |old, _| {
-            Ok(take_part(subresource, old, &given))
+            Ok(take_part(subresource, old, &given).into())
         })
         .await
     }

@@ -6,7 +6,7 @@
 use crate::{Registry, admission, convert, parse, strategy, table, validation};
 use bytes::Bytes;
 use coracle_meta::{Status, status::FieldError, time};
-use coracle_patch::PatchError;
+use coracle_patch::{PatchError, apply::take_managed};
 use coracle_schema::{
     Kind,
     decode::{self, Form},
@@ -42,6 +42,32 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// What happens to unknown fields.
     pub field_validation: FieldValidation,
+    /// Whose fields are written; `None` leaves the owners as they are (the server's own writes).
+    pub writer: Option<FieldWriter>,
+}
+
+/// Who writes fields, and through what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldWriter {
+    /// The field manager.
+    pub manager: String,
+    /// The subresource, or empty.
+    pub subresource: String,
+}
+
+/// What a change makes of an object.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// The object.
+    pub(crate) value: Value,
+    /// Its `managedFields`, where the change decided them itself.
+    pub(crate) managed: Option<Value>,
+}
+
+impl From<Value> for Changed {
+    fn from(value: Value) -> Self {
+        Self { value, managed: None }
+    }
 }
 
 /// An object from a client.
@@ -95,8 +121,31 @@ impl Registry {
         input: Input,
         o: &WriteOptions,
     ) -> Result<Written, Status> {
+        self.create_as(kind, namespace, name, input, o, None).await
+    }
+
+    /// Creates an object whose `managedFields` may be known already.
+    pub(crate) async fn create_as(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: Option<&str>,
+        input: Input,
+        o: &WriteOptions,
+        managed: Option<Value>,
+    ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
-        let base = self.decode(kind, input, o, &mut warnings)?;
+        let mut base = self.decode(kind, input, o, &mut warnings)?;
+        let given = take_managed(&mut base);
+        let managed = match (managed, &o.writer) {
+            (Some(managed), _) => managed,
+            (None, Some(writer)) if kind.stored() => {
+                let mut declared = base.clone();
+                defaults::apply(&kind.arena, &kind.root, &mut declared);
+                self.owners(kind, None, &declared, &Value::Null, &given, writer)?
+            }
+            _ => Value::Null,
+        };
         for attempt in 0.. {
             let mut v = base.clone();
             self.prepare_metadata(kind, namespace, name, &mut v)?;
@@ -104,6 +153,7 @@ impl Registry {
             defaults::apply(&kind.arena, &kind.root, &mut v);
             admission::create(self, kind, namespace, &mut v)?;
             strategy::after_defaults(kind, &mut v);
+            set_or_remove(&mut v["metadata"], "managedFields", managed.clone());
             let errors = self.check(kind, &v, None);
             let object_name = v["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             if !errors.is_empty() {
@@ -163,7 +213,8 @@ impl Registry {
         if stored.is_none() && kind.plural == "leases" && subresource.is_empty() {
             return self.create(kind, namespace, Some(name), Input::from(new), o).await;
         }
-        self.modify(kind, namespace, name, subresource, o, warnings, |_, _| Ok(new.clone())).await
+        self.modify(kind, namespace, name, subresource, o, warnings, |_, _| Ok(new.clone().into()))
+            .await
     }
 
     /// Patches an object, or its status when `subresource` says so.
@@ -193,7 +244,7 @@ impl Registry {
             let input = Input { value: v, duplicates: duplicates.to_vec() };
             let v = self.decode(kind, input, o, warnings)?;
             check_identity(kind, namespace, name, &v)?;
-            Ok(v)
+            Ok(v.into())
         })
         .await
     }
@@ -207,14 +258,16 @@ impl Registry {
         subresource: &str,
         o: &WriteOptions,
         warnings: Vec<String>,
-        change: impl Fn(&Value, &mut Vec<String>) -> Result<Value, Status>,
+        change: impl Fn(&Value, &mut Vec<String>) -> Result<Changed, Status>,
     ) -> Result<Written, Status> {
         for _ in 0..RETRIES {
             let mut warnings = warnings.clone();
             let stored = self.stored(kind, namespace, name)?;
             let mut old = parse(&stored)?;
             convert::from_stored(kind, &mut old);
-            let mut new = change(&old, &mut warnings)?;
+            let Changed { value: mut new, managed } = change(&old, &mut warnings)?;
+            let before = take_managed(&mut old);
+            let given_owners = take_managed(&mut new);
             let given = new["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let unconditional = given.is_empty() || given == "0";
             if !unconditional && given != stored.revision.to_string() {
@@ -230,18 +283,27 @@ impl Registry {
                 return Err(Status::conflict(&kind.group_resource(), name, &why));
             }
             keep_server_fields(kind, subresource, &old, &mut new);
+            defaults::apply(&kind.arena, &kind.root, &mut new);
+            new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+            let managed = match (managed, &o.writer) {
+                (Some(managed), _) => managed,
+                (None, Some(writer)) => {
+                    self.owners(kind, Some(&old), &new, &before, &given_owners, writer)?
+                }
+                (None, None) => before.clone(),
+            };
             strategy::prepare_update(self, kind, subresource, &old, &mut new)?;
             defaults::apply(&kind.arena, &kind.root, &mut new);
             strategy::after_defaults(kind, &mut new);
             bump_generation(kind, &old, &mut new);
-            new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-            if new == old {
+            if new == old && managed == before {
                 return Ok(Written {
                     bytes: self.present(kind, &stored)?,
                     warnings,
                     created: false,
                 });
             }
+            set_or_remove(&mut new["metadata"], "managedFields", managed);
             let errors = self.check(kind, &new, Some(&old));
             if !errors.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, name, errors));
@@ -379,9 +441,7 @@ impl Registry {
             let cut = base.char_indices().nth(NAME_BASE).map_or(base.len(), |(i, _)| i);
             meta.insert("name".into(), json!(format!("{}{}", &base[..cut], random_suffix())));
         }
-        for field in
-            ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
-        {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta.remove(field);
         }
         if kind.namespaced() {
@@ -491,7 +551,7 @@ fn random_suffix() -> String {
         .collect()
 }
 
-fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
+pub(crate) fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
     let text = |f: &str| v[f].as_str().unwrap_or_default().to_owned();
     let (api_version, given) = (text("apiVersion"), text("kind"));
     let matches = (api_version.is_empty() || api_version == kind.api_version())
@@ -509,7 +569,7 @@ fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
 }
 
 /// Metadata always has the structure of ObjectMeta, for custom resources too.
-fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) {
+pub(crate) fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) {
     let arena = &coracle_schema::pack::of(registry.minor()).arena;
     let mut value = if meta.is_null() { Value::Object(Map::new()) } else { meta };
     let Some(id) = arena.find("meta.v1.ObjectMeta") else {
@@ -573,9 +633,7 @@ fn keep_server_fields(kind: &Kind, subresource: &str, old: &Value, new: &mut Val
     ] {
         set_or_remove(&mut new["metadata"], f, old["metadata"][f].clone());
     }
-    for f in ["managedFields", "selfLink"] {
-        set_or_remove(&mut new["metadata"], f, Value::Null);
-    }
+    set_or_remove(&mut new["metadata"], "selfLink", Value::Null);
 }
 
 /// Sets a field, or removes it when the value is null.

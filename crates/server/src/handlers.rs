@@ -13,12 +13,18 @@ use bytes::Bytes;
 use coracle_meta::{Status, json as strict};
 use coracle_registry::{
     delete::{DeleteOptions, Deleted, Propagation},
-    write::{Input, Patch, Written},
+    write::{FieldWriter, Input, Patch, WriteOptions, Written},
 };
 use coracle_schema::{Kind, protobuf};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, USER_AGENT},
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// The media type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
 
 type Reply = Result<Response<Body>, Status>;
 
@@ -233,13 +239,13 @@ impl Call<'_> {
         if self.kind.namespaced() && self.info.namespace.is_empty() {
             return Err(Status::no_such_resource());
         }
-        let o = self.query.write_options()?;
+        let o = self.write_options()?;
         let w = self.server.registry.create(&self.kind, self.place(), None, input, &o).await?;
         self.written(&w)
     }
 
     async fn update(&self, subresource: &str) -> Reply {
-        let (input, o) = (read_body(self.server, self.request)?, self.query.write_options()?);
+        let (input, o) = (read_body(self.server, self.request)?, self.write_options()?);
         let w = self
             .server
             .registry
@@ -249,14 +255,82 @@ impl Call<'_> {
     }
 
     async fn patch(&self, subresource: &str) -> Reply {
+        if content_type(self.request.headers()) == APPLY {
+            return self.apply().await;
+        }
+        if self.query.flag("force") {
+            return Err(self.invalid_options(
+                "PatchOptions",
+                "force: Forbidden: may not be specified for non-apply patch",
+            ));
+        }
         let (patch, duplicates) = read_patch(self.request)?;
-        let o = self.query.write_options()?;
+        let o = self.write_options()?;
         let w = self
             .server
             .registry
             .patch(&self.kind, self.place(), &self.info.name, subresource, &patch, &duplicates, &o)
             .await?;
         self.written(&w)
+    }
+
+    /// Server-side apply, which may create.
+    async fn apply(&self) -> Reply {
+        if self.query.get("fieldManager").is_none_or(str::is_empty) {
+            return Err(self.invalid_options(
+                "PatchOptions",
+                "fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        let registry = &self.server.registry;
+        let input = decode_text(self.request.body(), true)?;
+        let o = self.write_options()?;
+        let (place, name) = (self.place(), self.info.name.as_str());
+        if self.info.subresource.is_empty() && registry.get(&self.kind, place, name).is_err() {
+            let create = RequestInfo { verb: "create".into(), ..self.info.clone() };
+            self.server.rbac.authorize(self.identity, &create)?;
+        }
+        let force = self.query.flag("force");
+        let w = registry.apply(&self.kind, place, name, input, force, &o).await?;
+        self.written(&w)
+    }
+
+    fn invalid_options(&self, options: &str, why: &str) -> Status {
+        Status::new(422, "Invalid", format!("{options}.meta.k8s.io \"\" is invalid: {why}"))
+    }
+
+    /// Options of a write, with whose fields it writes: the manager that was named, or the program
+    /// of the user agent.
+    fn write_options(&self) -> Result<WriteOptions, Status> {
+        const LONGEST: usize = 128;
+        let given = self.query.get("fieldManager").unwrap_or_default();
+        let printable = |c: char| !c.is_control();
+        let wrong = |why: &str| {
+            let options = match self.info.verb.as_str() {
+                "create" => "CreateOptions",
+                "update" => "UpdateOptions",
+                _ => "PatchOptions",
+            };
+            self.invalid_options(options, why)
+        };
+        if given.len() > LONGEST {
+            return Err(wrong("fieldManager: Too long: may not be more than 128 bytes"));
+        }
+        if !given.chars().all(printable) {
+            return Err(wrong(&format!(
+                "fieldManager: Invalid value: {given:?}: should only contain printable characters"
+            )));
+        }
+        let agent = self.request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok());
+        let program = agent.and_then(|a| a.split('/').next()).unwrap_or_default();
+        let manager = if given.is_empty() {
+            program.chars().filter(|c| printable(*c)).take(LONGEST).collect()
+        } else {
+            given.to_owned()
+        };
+        let manager = if manager.is_empty() { "unknown".into() } else { manager };
+        let writer = Some(FieldWriter { manager, subresource: self.info.subresource.clone() });
+        Ok(WriteOptions { writer, ..self.query.write_options()? })
     }
 
     fn delete_options(&self) -> Result<DeleteOptions, Status> {
@@ -347,13 +421,12 @@ impl Call<'_> {
                 Ok(respond::json(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?))
             }
             ("scale", "update") => {
-                let (input, o) =
-                    (read_body(self.server, self.request)?, self.query.write_options()?);
+                let (input, o) = (read_body(self.server, self.request)?, self.write_options()?);
                 let w = registry.update_scale(&self.kind, place, object, &input.value, &o).await?;
                 Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
             }
             ("scale", "patch") => {
-                let o = self.query.write_options()?;
+                let o = self.write_options()?;
                 let w = registry
                     .patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o)
                     .await?;
@@ -383,14 +456,13 @@ impl Call<'_> {
                 ))
             }
             (_, "update") => {
-                let (input, o) =
-                    (read_body(self.server, self.request)?, self.query.write_options()?);
+                let (input, o) = (read_body(self.server, self.request)?, self.write_options()?);
                 self.written(
                     &registry.update_part(&self.kind, place, object, name, input, &o).await?,
                 )
             }
             (_, "patch") => {
-                let o = self.query.write_options()?;
+                let o = self.write_options()?;
                 self.written(
                     &registry
                         .patch_part(

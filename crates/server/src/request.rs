@@ -227,7 +227,7 @@ impl Query {
                 ));
             }
         };
-        Ok(WriteOptions { dry_run: self.dry_run()?, field_validation })
+        Ok(WriteOptions { dry_run: self.dry_run()?, field_validation, writer: None })
     }
 
     /// Whether nothing shall be stored.

@@ -1,6 +1,7 @@
 //! Black-box tests: they start the real binary and drive it with real clients.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod apply;
 mod bad_input;
 mod cli;
 mod client;

@@ -106,10 +106,6 @@ impl FieldSet {
         self.0.get(e)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Element, &Node)> {
-        self.0.iter()
-    }
-
     pub(super) fn map(&self, f: impl Fn(&Element, &Node) -> Node) -> Self {
         let mut out = Self::default();
         for (e, node) in &self.0 {

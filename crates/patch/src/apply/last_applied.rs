@@ -36,7 +36,7 @@ pub(super) fn refresh(object: &mut Value, config: &Value, writer: &Writer<'_>) {
         return;
     }
     let mut config = config.clone();
-    if let Some(a) = config["metadata"]["annotations"].as_object_mut() {
+    if let Some(Value::Object(a)) = config.pointer_mut("/metadata/annotations") {
         a.remove(LAST_APPLIED);
     }
     object["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{config}\n"));

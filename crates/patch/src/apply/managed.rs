@@ -104,12 +104,8 @@ impl Managed {
                 Value::Null => FieldSet::default(),
                 v => FieldSet::from_json(v).ok_or_else(|| bad("fieldsV1 is malformed"))?,
             };
-            let manager = Manager::new(
-                operation,
-                text("manager"),
-                text("apiVersion"),
-                text("subresource"),
-            );
+            let manager =
+                Manager::new(operation, text("manager"), text("apiVersion"), text("subresource"));
             let owned = Owned {
                 fields,
                 api_version: text("apiVersion").to_owned(),

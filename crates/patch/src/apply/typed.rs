@@ -198,7 +198,9 @@ impl<'a> Typed<'a> {
         let mut out: [Node; 3] = Default::default();
         let blank = |v: Option<&Value>| v.is_none_or(is_nothing);
         let same_shape = |a: &Value, b: &Value| {
-            a.is_null() || b.is_null() || (a.is_array(), a.is_object()) == (b.is_array(), b.is_object())
+            a.is_null()
+                || b.is_null()
+                || (a.is_array(), a.is_object()) == (b.is_array(), b.is_object())
         };
         let leaf = matches!(self.shape(any), Shape::Leaf)
             || (blank(old) && blank(new))
@@ -210,9 +212,7 @@ impl<'a> Typed<'a> {
         match self.shape(any) {
             Shape::List => self.differ_items(old, new, &mut out)?,
             _ => {
-                let fields = |v: Option<&'_ Value>| v.and_then(Value::as_object).cloned();
                 let (a, b) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
-                let _ = fields;
                 let empty = Map::new();
                 let (a, b) = (a.unwrap_or(&empty), b.unwrap_or(&empty));
                 for k in a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))) {
@@ -240,11 +240,8 @@ impl<'a> Typed<'a> {
             }
         }
         for (e, [a, b]) in items {
-            let one = |l: &[&'_ Value]| l.len() == 1;
             let inner = match (a.len(), b.len()) {
-                (0 | 1, 0 | 1) => {
-                    self.items().differ(a.first().copied(), b.first().copied())?
-                }
+                (0 | 1, 0 | 1) => self.items().differ(a.first().copied(), b.first().copied())?,
                 // Items that cannot be told apart are compared together.
                 (2.., 2..) => {
                     let changed = Node { member: a != b, ..Node::default() };
@@ -253,7 +250,6 @@ impl<'a> Typed<'a> {
                 (2.., _) => {
                     let mut inner = self.items().differ(None, b.first().copied())?;
                     inner[2].member = true;
-                    debug_assert!(b.is_empty() || one(&b));
                     inner
                 }
                 _ => {
@@ -291,34 +287,29 @@ impl<'a> Typed<'a> {
         }
     }
 
-    /// Applied items come in their order; others stay before the applied item that they stood
-    /// before.
+    /// Applied items come in their order; items of others stay before the common item that they
+    /// stood before.
     fn merge_items(self, live: &[Value], applied: &[Value]) -> Result<Value, PatchError> {
-        let elements = |items: &[Value]| {
-            items.iter().map(|i| self.element(i)).collect::<Result<Vec<_>, _>>()
-        };
+        let elements =
+            |items: &[Value]| items.iter().map(|i| self.element(i)).collect::<Result<Vec<_>, _>>();
         let (olds, news) = (elements(live)?, elements(applied)?);
         let wanted: HashSet<&Element> = news.iter().collect();
         let known: BTreeMap<&Element, &Value> = olds.iter().zip(live).collect();
         let mut out = Vec::new();
         let mut rest = olds.iter().zip(live).peekable();
-        for (e, new) in news.iter().zip(applied) {
-            let Some(old) = known.get(e) else {
-                out.push(new.clone());
-                continue;
-            };
-            // Everything that others own up to this item's old place goes before it.
-            if rest.clone().any(|(other, _)| other == e) {
-                for (other, item) in rest.by_ref() {
-                    if other == e {
-                        break;
-                    }
-                    if !wanted.contains(other) {
-                        out.push(item.clone());
-                    }
+        for (i, (e, new)) in news.iter().zip(applied).enumerate() {
+            let next_common = news[i..].iter().find(|e| known.contains_key(e));
+            while let Some((other, item)) = rest.next_if(|(o, _)| Some(*o) != next_common) {
+                // A common item out of order is merged where the configuration has it.
+                if !wanted.contains(other) {
+                    out.push(item.clone());
                 }
             }
-            out.push(self.items().merge(old, new)?);
+            rest.next_if(|(other, _)| *other == e);
+            out.push(match known.get(e) {
+                Some(old) => self.items().merge(old, new)?,
+                None => new.clone(),
+            });
         }
         out.extend(rest.filter(|(e, _)| !wanted.contains(e)).map(|(_, item)| item.clone()));
         Ok(Value::Array(out))
@@ -352,12 +343,7 @@ impl<'a> Typed<'a> {
         }
     }
 
-    fn kept(
-        self,
-        e: &Element,
-        v: &Value,
-        fields: &FieldSet,
-    ) -> Result<Option<Value>, PatchError> {
+    fn kept(self, e: &Element, v: &Value, fields: &FieldSet) -> Result<Option<Value>, PatchError> {
         match fields.node(e) {
             None => Ok(Some(v.clone())),
             Some(node) if node.member => Ok(None),
@@ -396,10 +382,9 @@ impl<'a> Typed<'a> {
                 {
                     Node::leaf()
                 }
-                Some(value) => Node {
-                    member: node.member,
-                    children: child.reconcile(value, &node.children),
-                },
+                Some(value) => {
+                    Node { member: node.member, children: child.reconcile(value, &node.children) }
+                }
                 None => node.clone(),
             }
         })
