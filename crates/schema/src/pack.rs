@@ -1,6 +1,6 @@
 //! Reads the schema pack of built-in kinds and the tables of ours beside it.
 //!
-//! `pack/kubernetes.txt` is made by `cargo xtask schemas`; `pack/defaults.txt`, `pack/enums.txt`,
+//! `pack/kubernetes.txt` is made by `cargo xtask schemas`; `pack/defaults.txt`, `pack/enums.txt`, `pack/tags.txt`,
 //! `pack/kinds.txt` and `pack/columns.txt` hold what the sources of the pack lack, written by hand. A line's form is
 //! described at the head of its file. A malformed line is a mistake of this crate, found by its
 //! tests, so it panics.
@@ -20,6 +20,7 @@ use std::{
 const STRUCTURE: &str = include_str!("../pack/kubernetes.txt");
 const DEFAULTS: &str = include_str!("../pack/defaults.txt");
 const ENUMS: &str = include_str!("../pack/enums.txt");
+const TAGS: &str = include_str!("../pack/tags.txt");
 const KINDS: &str = include_str!("../pack/kinds.txt");
 
 /// Everything about the built-in kinds of a minor.
@@ -72,6 +73,15 @@ fn read(minor: Minor) -> Pack {
         if let Some(slot) = words.get(1).and_then(|f| arena.defs[id.0 as usize].fields.get_mut(*f))
         {
             slot.allowed = words[2..].iter().map(|v| (*v).into()).collect();
+        }
+    }
+    for line in TAGS.lines().filter(|l| !l.starts_with('#')) {
+        let [def, field, number] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("tags.txt: bad line {line:?}");
+        };
+        let Some(id) = arena.find(def) else { continue };
+        if let Some(slot) = arena.defs[id.0 as usize].fields.get_mut(field) {
+            slot.tag = number.parse().into_iter().collect();
         }
     }
     let arena = Arc::new(arena);
