@@ -254,8 +254,8 @@ fn value(arena: &Arena, ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value
     Ok(match (ty, wire) {
         (Type::Bool, Wire::Varint(n)) => json!(n != 0),
         (Type::Int32 | Type::Int64, Wire::Varint(n)) => json!(n as i64),
-        (Type::Number, Wire::Fixed64(n)) => json!(f64::from_bits(n)),
-        (Type::Number, Wire::Fixed32(n)) => json!(f32::from_bits(n)),
+        (Type::Number, Wire::Fixed64(n)) => float(f64::from_bits(n)),
+        (Type::Number, Wire::Fixed32(n)) => float(f64::from(f32::from_bits(n))),
         (Type::String, Wire::Bytes(b)) => json!(text(b)?),
         (Type::Bytes, Wire::Bytes(b)) => json!(STANDARD.encode(b)),
         (Type::Quantity, Wire::Bytes(b)) => json!(text(first(b)?.unwrap_or_default())?),
@@ -267,6 +267,11 @@ fn value(arena: &Arena, ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value
         (Type::Object(_), Wire::Bytes(b)) => message(arena, ty, b, depth + 1)?,
         _ => return Err(ProtobufError::Malformed),
     })
+}
+
+/// As Go writes it: a whole number has no point.
+fn float(n: f64) -> Value {
+    if n.fract() == 0.0 && n.abs() < 1e15 { json!(n as i64) } else { json!(n) }
 }
 
 /// The bytes of field 1.
@@ -402,13 +407,13 @@ mod tests {
     #[test]
     fn schemas_of_definitions_survive() {
         let v = json!({"metadata": {"name": "a.b"}, "spec": {"group": "b", "versions": [{"name": "v1", "schema": {"openAPIV3Schema": {
-            "type": "object", "default": {"x": 1}, "x-kubernetes-preserve-unknown-fields": true,
-            "properties": {
-                "m": {"additionalProperties": {"type": "string"}, "type": "object"},
-                "o": {"additionalProperties": false},
-                "l": {"items": {"type": "integer", "minimum": -1.5}, "enum": [1, "a", null]},
-                "t": {"items": [{"type": "string"}, {"type": "boolean"}], "x-kubernetes-list-map-keys": ["k"]},
-            }}}}]}});
+        "type": "object", "default": {"x": 1}, "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "m": {"additionalProperties": {"type": "string"}, "type": "object"},
+            "o": {"additionalProperties": false},
+            "l": {"items": {"type": "integer", "minimum": -1.5}, "enum": [1, "a", null]},
+            "t": {"items": [{"type": "string"}, {"type": "boolean"}], "x-kubernetes-list-map-keys": ["k"]},
+        }}}}]}});
         let kinds = &pack::of(Minor::LATEST).kinds;
         let k = kinds.iter().find(|k| k.plural == "customresourcedefinitions").unwrap();
         assert_eq!(decode(&k.arena, &k.root, &encode(&k.arena, &k.root, &v)).unwrap(), v);

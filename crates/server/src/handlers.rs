@@ -3,11 +3,13 @@
 use crate::{
     Server, authn,
     authn::Identity,
+    binary,
     body::Body,
-    discovery, openapi,
+    discovery,
+    negotiate::{self, Accept},
+    openapi,
     request::{Query, RequestInfo},
-    respond::{self, Accept},
-    review, watching,
+    respond, review, watching,
 };
 use bytes::Bytes;
 use coracle_meta::{Status, json as strict};
@@ -54,11 +56,11 @@ pub(crate) async fn handle(
         return Err(Status::no_such_resource());
     }
     let query = Query::of(&request);
-    let mut accept = Accept::of(request.headers())?;
+    let mut accept = Accept::of(request.headers(), !kind.custom)?;
     accept.include = match query.get("includeObject") {
-        None | Some("Metadata") => respond::Include::Metadata,
-        Some("Object") => respond::Include::Object,
-        Some("None") => respond::Include::None,
+        None | Some("Metadata") => negotiate::Include::Metadata,
+        Some("Object") => negotiate::Include::Object,
+        Some("None") => negotiate::Include::None,
         Some(o) => {
             return Err(Status::bad_request(format!("unrecognized includeObject value: {o:?}")));
         }
@@ -174,6 +176,11 @@ impl Call<'_> {
         let mut response = respond::object(&self.kind, &self.accept, code, object, now)?;
         respond::warn(&mut response, warnings);
         Ok(response)
+    }
+
+    /// A whole object that is not stored.
+    fn value(&self, code: StatusCode, v: &Value) -> Reply {
+        respond::encode(code, self.accept.format, v)
     }
 
     fn written(&self, w: &Written) -> Reply {
@@ -389,7 +396,7 @@ impl Call<'_> {
                     details["group"] = json!(self.kind.group);
                 }
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-                Ok(respond::json(StatusCode::OK, &status))
+                self.value(StatusCode::OK, &status)
             }
         }
     }
@@ -402,7 +409,7 @@ impl Call<'_> {
             .delete_collection(&self.kind, self.namespace(), &options, &o)
             .await?;
         let revision = self.server.registry.store().revision();
-        Ok(respond::raw_list(&self.kind, &items, revision))
+        respond::raw_list(&self.kind, self.accept.format, &items, revision)
     }
 
     async fn subresource(self) -> Reply {
@@ -418,19 +425,25 @@ impl Call<'_> {
             ("status", "update") => self.update("status").await,
             ("status", "patch") => self.patch("status").await,
             ("scale", "get") => {
-                Ok(respond::json(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?))
+                self.value(StatusCode::OK, &registry.get_scale(&self.kind, place, object)?)
             }
             ("scale", "update") => {
                 let (input, o) = (read_body(self.server, self.request)?, self.write_options()?);
                 let w = registry.update_scale(&self.kind, place, object, &input.value, &o).await?;
-                Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
+                self.value(
+                    StatusCode::OK,
+                    &serde_json::from_slice(&w.bytes).map_err(Status::internal)?,
+                )
             }
             ("scale", "patch") => {
                 let o = self.write_options()?;
                 let w = registry
                     .patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o)
                     .await?;
-                Ok(respond::with(StatusCode::OK, respond::JSON, w.bytes))
+                self.value(
+                    StatusCode::OK,
+                    &serde_json::from_slice(&w.bytes).map_err(Status::internal)?,
+                )
             }
             ("binding", "create") => {
                 self.bind(object, &read_body(self.server, self.request)?.value).await
@@ -446,14 +459,14 @@ impl Call<'_> {
                 };
                 registry.evict(&self.kind, place, object, &o).await?;
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-                Ok(respond::json(StatusCode::CREATED, &status))
+                self.value(StatusCode::CREATED, &status)
             }
             ("token", "create") => {
                 let request = read_body(self.server, self.request)?.value;
-                Ok(respond::json(
+                self.value(
                     StatusCode::CREATED,
                     &authn::create_token(self.server, place, object, &request)?,
-                ))
+                )
             }
             (_, "update") => {
                 let (input, o) = (read_body(self.server, self.request)?, self.write_options()?);
@@ -491,12 +504,12 @@ impl Call<'_> {
         let o = self.query.write_options()?;
         self.server.registry.bind(pods, &self.info.namespace, pod, binding, &o).await?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(respond::json(StatusCode::CREATED, &status))
+        self.value(StatusCode::CREATED, &status)
     }
 }
 
 fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or(respond::JSON);
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or(negotiate::JSON);
     value.split(';').next().unwrap_or_default().trim()
 }
 
@@ -537,27 +550,16 @@ fn read_protobuf(server: &Server, bytes: &[u8]) -> Result<Input, Status> {
         .and_then(|k| k.iter().find(|k| k.kind == gvk.kind))
         .filter(|k| !k.custom);
     let pack = coracle_schema::pack::of(server.registry.minor());
-    let root = match kind {
-        Some(k) => k.root.clone(),
-        None => {
-            let names = [
-                format!("meta.v1.{}", gvk.kind),
-                format!(
-                    "{}.{}.{}",
-                    gvk.group.split('.').next().unwrap_or_default(),
-                    gvk.version,
-                    gvk.kind
-                ),
-            ];
-            let id = names.iter().find_map(|n| pack.arena.find(n)).ok_or_else(|| {
-                Status::bad_request(format!(
-                    "no kind {:?} is registered for version {:?}",
-                    e.kind, e.api_version
-                ))
-            })?;
-            coracle_schema::Slot::of(coracle_schema::Type::Object(id))
-        }
+    let known = match kind {
+        Some(k) => Some(k.root.clone()),
+        None => binary::definition(&pack.arena, &e.api_version, &e.kind),
     };
+    let root = known.ok_or_else(|| {
+        Status::bad_request(format!(
+            "no kind {:?} is registered for version {:?}",
+            e.kind, e.api_version
+        ))
+    })?;
     let mut value = protobuf::decode(&pack.arena, &root, e.raw).map_err(bad)?;
     value["apiVersion"] = json!(e.api_version);
     value["kind"] = json!(e.kind);
@@ -568,10 +570,10 @@ fn read_body(server: &Server, request: &Request<Bytes>) -> Result<Input, Status>
     match content_type(request.headers()) {
         "application/vnd.kubernetes.protobuf" => read_protobuf(server, request.body()),
         // Some clients send no type or curl's default; upstream reads those as JSON too.
-        respond::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => {
+        negotiate::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => {
             decode_text(request.body(), false)
         }
-        respond::YAML => decode_text(request.body(), true),
+        negotiate::YAML => decode_text(request.body(), true),
         _ => Err(unsupported()),
     }
 }

@@ -53,9 +53,10 @@ where
                 Ok(whole) => {
                     server.handle(&identity, Request::from_parts(parts, whole.to_bytes())).await
                 }
-                Err(e) => respond::status(&Status::bad_request(format!(
-                    "cannot read the request body: {e}"
-                ))),
+                Err(e) => {
+                    let why = format!("cannot read the request body: {e}");
+                    respond::status(&Status::bad_request(why), &parts.headers)
+                }
             })
         })
     }

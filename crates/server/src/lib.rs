@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 pub mod authn;
+mod binary;
 pub mod body;
 pub mod bootstrap;
 pub mod discovery;
@@ -20,6 +21,7 @@ pub mod handlers;
 pub mod inprocess;
 pub mod listen;
 pub mod metrics;
+mod negotiate;
 pub mod openapi;
 pub mod pki;
 pub mod rbac;
@@ -92,9 +94,10 @@ impl Server {
     ) -> Response<Body> {
         let started = Instant::now();
         let info = RequestInfo::of(&request);
+        let headers = request.headers().clone();
         let response = match self.answer(identity, &info, request).await {
             Ok(response) => response,
-            Err(status) => respond::status(&status),
+            Err(status) => respond::status(&status, &headers),
         };
         self.metrics.observe(&info, response.status().as_u16(), started.elapsed());
         response

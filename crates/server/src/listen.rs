@@ -96,11 +96,11 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let identity = match authn::authenticate(server, certificate, &parts.headers) {
         Ok(identity) => identity,
-        Err(s) => return respond::status(&s),
+        Err(s) => return respond::status(&s, &parts.headers),
     };
     let bytes = match read(body).await {
         Ok(bytes) => bytes,
-        Err(s) => return respond::status(&s),
+        Err(s) => return respond::status(&s, &parts.headers),
     };
     server.handle(&identity, Request::from_parts(parts, bytes)).await
 }

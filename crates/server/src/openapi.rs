@@ -1,7 +1,7 @@
 //! `/openapi/v3`: an index with hashes, and a document a group and version, rendered when first
 //! asked for and kept until the kinds change.
 
-use crate::{Server, body::Body, respond};
+use crate::{Server, body::Body, negotiate, respond};
 use bytes::Bytes;
 use coracle_registry::KindTable;
 use http::{Response, StatusCode};
@@ -52,7 +52,7 @@ pub(crate) fn document(server: &Server, wanted: &str) -> Option<Response<Body>> 
         let rendered = coracle_schema::openapi::document(of, server.registry.minor()).to_string();
         documents.insert(p, rendered.into());
     }
-    Some(respond::with(StatusCode::OK, respond::JSON, documents.get(wanted)?.clone()))
+    Some(respond::with(StatusCode::OK, negotiate::JSON, documents.get(wanted)?.clone()))
 }
 
 /// `/openapi/v2` as far as it goes: title and version, without definitions. Clients that fall back to

@@ -1,88 +1,20 @@
 //! Responses: objects, lists, tables and partial metadata, as the client accepts them.
 
-use crate::body::{self, Body};
+use crate::{
+    binary,
+    body::{self, Body},
+    negotiate::{Accept, Format, Include, JSON, PROTOBUF, Shape, YAML},
+};
 use bytes::{Bytes, BytesMut};
 use coracle_meta::Status;
 use coracle_registry::{Registry, read::List};
 use coracle_schema::Kind;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
-
-/// The usual media type.
-pub(crate) const JSON: &str = "application/json";
-/// The other media type.
-pub(crate) const YAML: &str = "application/yaml";
-
-/// What shape of an object the client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Object,
-    Table,
-    Partial,
-}
-
-/// What a row of a table carries of its object (`includeObject`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Include {
-    None,
-    #[default]
-    Metadata,
-    Object,
-}
-
-/// What the client accepts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Accept {
-    pub(crate) include: Include,
-    pub(crate) shape: Shape,
-    pub(crate) yaml: bool,
-}
-
-impl Accept {
-    /// The best of the accepted types that this server writes.
-    ///
-    /// # Errors
-    /// 406 when there is none.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
-        let text = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-        let mut best: Option<(f32, Self)> = None;
-        for entry in text.split(',').filter(|e| !e.trim().is_empty()) {
-            let mut parts = entry.split(';').map(str::trim);
-            let yaml = match parts.next().unwrap_or_default() {
-                JSON | "*/*" | "application/*" => false,
-                YAML => true,
-                _ => continue,
-            };
-            let (mut shape, mut quality, mut known) = (Shape::Object, 1.0f32, true);
-            for p in parts {
-                match p.split_once('=') {
-                    Some(("as", "Table")) => shape = Shape::Table,
-                    Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
-                        shape = Shape::Partial
-                    }
-                    Some(("as", _)) => known = false,
-                    Some(("v", v)) if v != "v1" => known = false,
-                    Some(("q", q)) => quality = q.parse().unwrap_or(0.0),
-                    _ => {}
-                }
-            }
-            if known && best.as_ref().is_none_or(|(q, _)| quality > *q) {
-                best = Some((quality, Self { shape, yaml, include: Include::default() }));
-            }
-        }
-        best.map(|(_, a)| a).ok_or_else(|| {
-            Status::new(
-                406,
-                "NotAcceptable",
-                "only the following media types are accepted: application/json, application/yaml",
-            )
-        })
-    }
-}
 
 /// A response with a body of a type.
 pub(crate) fn with(
@@ -102,10 +34,12 @@ pub(crate) fn json(code: StatusCode, v: &Value) -> Response<Body> {
     with(code, JSON, v.to_string())
 }
 
-/// The response of a failed request.
-pub fn status(s: &Status) -> Response<Body> {
+/// The response of a failed request, in the format that the client wants.
+pub fn status(s: &Status, headers: &HeaderMap) -> Response<Body> {
     let code = StatusCode::from_u16(s.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, &s.to_value());
+    let format = Accept::of(headers, true).map_or(Format::Json, |a| a.format);
+    let v = s.to_value();
+    let mut response = encode(code, format, &v).unwrap_or_else(|_| json(code, &v));
     if let Some(seconds) = s.retry_after_seconds {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -122,11 +56,17 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     }
 }
 
-fn encode(code: StatusCode, yaml: bool, v: &Value) -> Result<Response<Body>, Status> {
-    if yaml {
-        return Ok(with(code, YAML, serde_saphyr::to_string(v).map_err(Status::internal)?));
-    }
-    Ok(json(code, v))
+/// A whole object (or table, or list) in a format.
+pub(crate) fn encode(
+    code: StatusCode,
+    format: Format,
+    v: &Value,
+) -> Result<Response<Body>, Status> {
+    Ok(match format {
+        Format::Json => json(code, v),
+        Format::Yaml => with(code, YAML, serde_saphyr::to_string(v).map_err(Status::internal)?),
+        Format::Protobuf => with(code, PROTOBUF, binary::sealed(v)?),
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Status> {
@@ -141,7 +81,7 @@ pub(crate) fn object(
     bytes: &Bytes,
     now: Timestamp,
 ) -> Result<Response<Body>, Status> {
-    if accept.shape == Shape::Object && !accept.yaml {
+    if accept.shape == Shape::Object && accept.format == Format::Json {
         return Ok(with(code, JSON, bytes.clone()));
     }
     let v = parse(bytes)?;
@@ -153,7 +93,7 @@ pub(crate) fn object(
             table(kind, meta, vec![row(kind, &v, accept.include, now)], true)
         }
     };
-    encode(code, accept.yaml, &shaped)
+    encode(code, accept.format, &shaped)
 }
 
 /// Metadata only.
@@ -208,12 +148,19 @@ pub(crate) fn list(
     accept: &Accept,
     list: &List,
 ) -> Result<Response<Body>, Status> {
+    let meta = list_meta(list);
+    if accept.shape == Shape::Object && accept.format == Format::Protobuf {
+        return Ok(with(
+            StatusCode::OK,
+            PROTOBUF,
+            binary::list(registry, kind, &meta, &list.items)?,
+        ));
+    }
     let mut items = Vec::with_capacity(list.items.len());
     for object in &list.items {
         items.push(registry.present(kind, object)?);
     }
-    let meta = list_meta(list);
-    if accept.shape == Shape::Object && !accept.yaml {
+    if accept.shape == Shape::Object && accept.format == Format::Json {
         return Ok(with(StatusCode::OK, JSON, concatenate(kind, &items, &meta)));
     }
     let values = items.iter().map(|b| parse(b)).collect::<Result<Vec<_>, _>>()?;
@@ -235,13 +182,22 @@ pub(crate) fn list(
             json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta, "items": values})
         }
     };
-    encode(StatusCode::OK, accept.yaml, &v)
+    encode(StatusCode::OK, accept.format, &v)
 }
 
-/// A list of bytes at a revision.
-pub(crate) fn raw_list(kind: &Kind, items: &[Bytes], revision: u64) -> Response<Body> {
+/// A list of objects' bytes at a revision.
+pub(crate) fn raw_list(
+    kind: &Kind,
+    format: Format,
+    items: &[Bytes],
+    revision: u64,
+) -> Result<Response<Body>, Status> {
     let meta = json!({"resourceVersion": revision.to_string()});
-    with(StatusCode::OK, JSON, concatenate(kind, items, &meta))
+    let bytes = concatenate(kind, items, &meta);
+    match format {
+        Format::Json => Ok(with(StatusCode::OK, JSON, bytes)),
+        other => encode(StatusCode::OK, other, &parse(&bytes)?),
+    }
 }
 
 fn concatenate(kind: &Kind, items: &[Bytes], meta: &Value) -> Bytes {
@@ -261,28 +217,4 @@ fn concatenate(kind: &Kind, items: &[Bytes], meta: &Value) -> Bytes {
     }
     out.extend_from_slice(b"]}\n");
     out.freeze()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn accept(text: &str) -> Result<Accept, Status> {
-        let mut h = HeaderMap::new();
-        h.insert(ACCEPT, HeaderValue::from_str(text).unwrap());
-        Accept::of(&h)
-    }
-
-    #[test]
-    fn negotiation() {
-        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(accept(kubectl).unwrap().shape, Shape::Table);
-        assert_eq!(
-            accept("application/vnd.kubernetes.protobuf,application/json").unwrap().shape,
-            Shape::Object
-        );
-        assert_eq!(accept("application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
-        assert!(accept("application/yaml").unwrap().yaml);
-        assert!(!accept("application/yaml;q=0.5,application/json;q=0.9").unwrap().yaml);
-    }
 }

@@ -1,19 +1,27 @@
 //! Watch streams: the registry's events as frames, with bookmarks and an end.
 
 use crate::{
-    Server,
+    Server, binary,
     body::{self, Body},
+    negotiate::{Accept, Format, Shape},
     request::Query,
-    respond::{self, Accept, Shape},
+    respond,
 };
 use bytes::{Bytes, BytesMut};
 use coracle_meta::Status;
 use coracle_registry::read::{Filter, List, ListOptions, Watching, too_old};
-use coracle_schema::Kind;
+use coracle_schema::{Kind, protobuf};
 use coracle_store::{EventKind, Object, RevisionError};
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use serde_json::{Value, json};
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep_until},
@@ -38,7 +46,7 @@ struct Stream {
     /// Set to the earlier of the two.
     timer: Pin<Box<Sleep>>,
     stopping: watch::Receiver<bool>,
-    table_started: bool,
+    table_started: AtomicBool,
     ended: bool,
 }
 
@@ -90,16 +98,16 @@ pub(crate) fn start(
         next_bookmark: now + BOOKMARK_EVERY,
         timer: Box::pin(sleep_until(now + timeout.min(BOOKMARK_EVERY))),
         stopping: server.stopping(),
-        table_started: false,
+        table_started: AtomicBool::new(false),
         ended: false,
     };
     let pieces =
         futures::stream::unfold(stream, |mut s| async move { s.next().await.map(|b| (b, s)) });
     let mut response = Response::new(body::stream(pieces));
-    let content_type = if accept.shape == Shape::Table {
-        "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io"
-    } else {
-        "application/json;stream=watch"
+    let content_type = match (accept.format, accept.shape) {
+        (Format::Protobuf, _) => "application/vnd.kubernetes.protobuf;stream=watch",
+        (_, Shape::Table) => "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io",
+        _ => "application/json;stream=watch",
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
@@ -183,7 +191,7 @@ impl Stream {
             RevisionError::Compacted(oldest) => too_old(0, oldest),
             RevisionError::Future(newest) => Status::future_revision(0, newest),
         };
-        frame("ERROR", status.to_value().to_string().as_bytes())
+        self.value("ERROR", &status.to_value())
     }
 
     fn first(&mut self, list: &List) -> Bytes {
@@ -204,10 +212,12 @@ impl Stream {
             let Some((kind, object)) = self.filter.event(event) else { continue };
             // Watchers that see the event as it is share its encoding.
             let shared = plain && kind == event.kind && Arc::ptr_eq(&object, &event.object);
-            pieces.push(if shared && self.is_current(&object) {
-                event.frame.get_or_init(|| frame(type_name(kind), &object.bytes)).clone()
-            } else {
-                self.render(kind, &object)
+            pieces.push(match self.accept.format {
+                _ if !shared || !self.is_current(&object) => self.render(kind, &object),
+                Format::Protobuf => {
+                    event.binary_frame.get_or_init(|| self.render(kind, &object)).clone()
+                }
+                _ => event.frame.get_or_init(|| frame(type_name(kind), &object.bytes)).clone(),
             });
         }
         if pieces.len() == 1 {
@@ -225,34 +235,44 @@ impl Stream {
             .is_ok_and(|b| b.as_ptr() == object.bytes.as_ptr())
     }
 
-    fn render(&mut self, kind: EventKind, object: &Object) -> Bytes {
-        let bytes = match self.server.registry.present(&self.kind, object) {
-            Ok(bytes) => bytes,
-            Err(s) => return frame("ERROR", s.to_value().to_string().as_bytes()),
-        };
-        if self.accept.shape == Shape::Object {
-            return frame(type_name(kind), &bytes);
+    /// A frame of a whole object in the format of the stream.
+    fn value(&self, kind: &str, v: &Value) -> Bytes {
+        match self.accept.format {
+            Format::Protobuf => match binary::sealed(v) {
+                Ok(sealed) => protobuf::watch_frame(kind, &sealed).into(),
+                // Nothing that is sent here lacks a protobuf form.
+                Err(_) => Bytes::new(),
+            },
+            _ => frame(kind, v.to_string().as_bytes()),
         }
-        let v: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    }
+
+    fn render(&self, kind: EventKind, object: &Object) -> Bytes {
+        let shown = self.shown(kind, object);
+        shown.unwrap_or_else(|s| self.value("ERROR", &s.to_value()))
+    }
+
+    fn shown(&self, kind: EventKind, object: &Object) -> Result<Bytes, Status> {
+        let registry = &self.server.registry;
+        if (self.accept.shape, self.accept.format) == (Shape::Object, Format::Protobuf) {
+            let sealed = binary::stored(registry, &self.kind, object)?;
+            return Ok(protobuf::watch_frame(type_name(kind), &sealed).into());
+        }
+        let bytes = registry.present(&self.kind, object)?;
+        if self.accept.shape == Shape::Object {
+            return Ok(frame(type_name(kind), &bytes));
+        }
+        let v: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
         let shaped = match self.accept.shape {
             Shape::Table => {
-                let definitions = !std::mem::replace(&mut self.table_started, true);
+                let definitions = !self.table_started.swap(true, Ordering::Relaxed);
                 let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-                respond::table(
-                    &self.kind,
-                    meta,
-                    vec![respond::row(
-                        &self.kind,
-                        &v,
-                        self.accept.include,
-                        self.server.registry.now(),
-                    )],
-                    definitions,
-                )
+                let row = respond::row(&self.kind, &v, self.accept.include, registry.now());
+                respond::table(&self.kind, meta, vec![row], definitions)
             }
             _ => respond::partial(&v),
         };
-        frame(type_name(kind), shaped.to_string().as_bytes())
+        Ok(self.value(type_name(kind), &shaped))
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
@@ -272,6 +292,6 @@ impl Stream {
                 "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]})
             }
         };
-        frame("BOOKMARK", object.to_string().as_bytes())
+        self.value("BOOKMARK", &object)
     }
 }

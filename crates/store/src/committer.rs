@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -199,8 +199,9 @@ impl Part {
         }
         self.view.revision = revision;
         self.view.resources.insert_mut(resource.clone(), after.clone());
-        let frame = OnceLock::new();
-        let event = Arc::new(Event { revision, kind, name, object, previous, frame, after });
+        let (frame, binary_frame) = Default::default();
+        let event =
+            Arc::new(Event { revision, kind, name, object, previous, frame, binary_frame, after });
         self.accepted.push(Accepted { resource, event, reply });
     }
 

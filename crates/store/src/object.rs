@@ -81,7 +81,14 @@ impl Encoded {
         let bytes = splice(&self.bytes, self.revision_at, 0, revision);
         let header = OnceLock::from(self.header);
         let revision_at = u32::try_from(self.revision_at).unwrap_or(u32::MAX);
-        Object { revision, bytes, revision_at, expires_seconds: self.expires_seconds, header }
+        Object {
+            revision,
+            bytes,
+            revision_at,
+            expires_seconds: self.expires_seconds,
+            header,
+            binary: OnceLock::new(),
+        }
     }
 }
 
@@ -106,6 +113,8 @@ pub struct Object {
     pub(crate) expires_seconds: u64,
     revision_at: u32,
     header: OnceLock<Header>,
+    /// Another encoding of the same object, made once when it is first asked for.
+    pub binary: OnceLock<Bytes>,
 }
 
 impl Object {
@@ -123,6 +132,7 @@ impl Object {
             expires_seconds: self.expires_seconds,
             revision_at: self.revision_at,
             header: self.header.clone(),
+            binary: OnceLock::new(),
         }
     }
 
@@ -147,6 +157,7 @@ impl Object {
             expires_seconds: u64::from_be_bytes(*expires),
             revision_at,
             header: OnceLock::new(),
+            binary: OnceLock::new(),
         })
     }
 }

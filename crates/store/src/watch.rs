@@ -44,6 +44,8 @@ pub struct Event {
     pub previous: Option<Arc<Object>>,
     /// The frame that watchers send, encoded once for all of them.
     pub frame: OnceLock<Bytes>,
+    /// The same in the other encoding.
+    pub binary_frame: OnceLock<Bytes>,
     /// The resource's objects after the change: exact lists at this revision.
     pub(crate) after: Objects,
 }

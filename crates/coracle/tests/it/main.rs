@@ -10,6 +10,7 @@ mod demo;
 mod durability;
 mod golden;
 mod kubectl;
+mod protobuf;
 mod provisioning;
 mod python;
 mod workloads;
