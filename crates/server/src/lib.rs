@@ -16,6 +16,7 @@ pub mod authn;
 mod binary;
 pub mod body;
 pub mod bootstrap;
+mod compress;
 pub mod discovery;
 pub mod handlers;
 pub mod inprocess;
@@ -100,7 +101,7 @@ impl Server {
             Err(status) => respond::status(&status, &headers),
         };
         self.metrics.observe(&info, response.status().as_u16(), started.elapsed());
-        response
+        compress::large(&headers, response).await
     }
 
     async fn answer(
