@@ -11,6 +11,7 @@ use crate::{
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,8 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 const MAX_BATCH: usize = 512;
 /// With so many writes in the last two batches more are expected.
 const CROWD: usize = 8;
-/// How often the committer lets others run before it takes a batch that is smaller than expected.
-const GATHER_YIELDS: usize = 200;
+/// How often, and how long, the committer waits for them.
+const GATHER_NAPS: usize = 2;
+const GATHER_NAP: Duration = Duration::from_micros(50);
 
 pub(crate) enum Message {
     Write { cluster: Arc<State>, write: Write, reply: Reply },
@@ -69,11 +71,12 @@ impl Committer {
             // Writers that were answered together come back together: to wait a moment for as many
             // costs them less than an fsync of a few. One writer alone is not waited for.
             let crowd = recent[0] + recent[1];
-            for _ in 0..if crowd >= CROWD { GATHER_YIELDS } else { 0 } {
-                if messages.len() >= crowd {
+            for _ in 0..GATHER_NAPS {
+                if crowd < CROWD || messages.len() >= crowd {
                     break;
                 }
-                std::thread::yield_now();
+                // Not a yield: on a busy machine that gives a whole time slice away.
+                std::thread::sleep(GATHER_NAP);
                 drain(&mut receiver, &mut messages);
             }
             recent = [recent[1], messages.len()];
