@@ -13,6 +13,8 @@ const USAGE: &str = "cargo xtask TASK
   test              everything that must be green: formatting, lints, unit, property and black-box
                     tests; installs what it needs (see CONTRIBUTING.md)
   bench             build for release and measure the whole process (docs/performance.md)
+  history [WRITES]  prove that lists and watches tell one history, over so many writes of each engine
+                    and of the API (a million unless told otherwise)
   schemas [--check] make the schema pack anew, or prove that it is what its sources give";
 
 fn main() -> Result<()> {
@@ -22,6 +24,8 @@ fn main() -> Result<()> {
     match args[..] {
         ["test"] => test::run(&root),
         ["bench"] => bench::run(&root),
+        ["history"] => history(&root, "1000000"),
+        ["history", writes] => history(&root, writes),
         ["schemas"] => schemas::generate(&root),
         ["schemas", "--check"] => schemas::check(&root),
         [] | ["help" | "--help"] => {
@@ -30,6 +34,21 @@ fn main() -> Result<()> {
         }
         _ => bail!("unknown task {:?}\n\n{USAGE}", args.join(" ")),
     }
+}
+
+/// The tests of histories, longer than in the usual run.
+fn history(root: &std::path::Path, writes: &str) -> Result<()> {
+    writes.parse::<u64>().with_context(|| format!("{writes:?} is no number of writes"))?;
+    for (package, test, filter) in
+        [("coracle-store", "history", ""), ("coracle", "it", "history::")]
+    {
+        run(Command::new("cargo")
+            .args(["test", "--profile", "profiling", "--package", package, "--test", test])
+            .args(["--", "--nocapture", filter])
+            .env("CORACLE_HISTORY_OPS", writes)
+            .current_dir(root))?;
+    }
+    Ok(())
 }
 
 /// Runs a command to its end and fails when it fails.

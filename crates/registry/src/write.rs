@@ -315,23 +315,23 @@ impl Registry {
                     created: false,
                 });
             }
+            // Who takes the last finalizer away gets the object as it would be: nothing is stored.
+            let finished = strategy::is_finished(kind, &new);
             let write = Write {
                 key: Self::key(kind, namespace, name),
                 expect: Expect::Revision(stored.revision),
-                object: if strategy::is_finished(kind, &new) {
-                    None
-                } else {
-                    Some(self.encode(kind, new)?)
-                },
+                object: if finished { None } else { Some(self.encode(kind, new.clone())?) },
             };
             match self.store.commit(write).await {
                 Ok(object) => {
                     self.after_write(kind);
-                    return Ok(Written {
-                        bytes: self.present(kind, &object)?,
-                        warnings,
-                        created: false,
-                    });
+                    let bytes = if finished {
+                        new["metadata"]["resourceVersion"] = json!(object.revision.to_string());
+                        serde_json::to_vec(&new).map_err(Status::internal)?.into()
+                    } else {
+                        self.present(kind, &object)?
+                    };
+                    return Ok(Written { bytes, warnings, created: false });
                 }
                 Err(CommitError::Conflict(None)) => {
                     return Err(Status::not_found(&kind.group_resource(), name));

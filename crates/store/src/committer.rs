@@ -11,17 +11,11 @@ use crate::{
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
 /// Most writes of one fsync.
 const MAX_BATCH: usize = 512;
-/// With so many writes in the last two batches more are expected.
-const CROWD: usize = 8;
-/// How often, and how long, the committer waits for them.
-const GATHER_NAPS: usize = 2;
-const GATHER_NAP: Duration = Duration::from_micros(50);
 
 pub(crate) enum Message {
     Write { cluster: Arc<State>, write: Write, reply: Reply },
@@ -49,37 +43,20 @@ struct Part {
     accepted: Vec<Accepted>,
 }
 
-fn drain(receiver: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>) {
-    while messages.len() < MAX_BATCH {
-        match receiver.try_recv() {
-            Ok(m) => messages.push(m),
-            Err(_) => return,
-        }
-    }
-}
-
 impl Committer {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Self { engine, failed: None }
     }
 
     pub(crate) fn run(mut self, mut receiver: mpsc::Receiver<Message>) {
-        let mut recent = [0, 0];
         while let Some(first) = receiver.blocking_recv() {
             let mut messages = vec![first];
-            drain(&mut receiver, &mut messages);
-            // Writers that were answered together come back together: to wait a moment for as many
-            // costs them less than an fsync of a few. One writer alone is not waited for.
-            let crowd = recent[0] + recent[1];
-            for _ in 0..GATHER_NAPS {
-                if crowd < CROWD || messages.len() >= crowd {
-                    break;
+            while messages.len() < MAX_BATCH {
+                match receiver.try_recv() {
+                    Ok(m) => messages.push(m),
+                    Err(_) => break,
                 }
-                // Not a yield: on a busy machine that gives a whole time slice away.
-                std::thread::sleep(GATHER_NAP);
-                drain(&mut receiver, &mut messages);
             }
-            recent = [recent[1], messages.len()];
             self.batch(messages);
         }
     }
@@ -229,11 +206,16 @@ impl Part {
         // A log must exist before the view moves on, or its base would already hold the batch.
         let logs: Vec<_> =
             by_resource.into_iter().map(|(r, events)| (self.state.log(&r), events)).collect();
-        self.state.publish(self.view);
-        for (log, events) in logs {
+        // Logs hold the batch before the view does, so that a list at any revision that can be seen
+        // is exact; watches see it after, by `settled`.
+        for (log, events) in &logs {
             log.append(events);
         }
+        self.state.publish(self.view);
         self.state.settled.store(revision, Ordering::Release);
+        for (log, _) in &logs {
+            log.announce(revision);
+        }
         for a in self.accepted {
             if let Some(reply) = a.reply {
                 let _ = reply.send(Ok(a.event.object.clone()));

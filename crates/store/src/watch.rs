@@ -75,16 +75,18 @@ impl Log {
         self.inner.read().compacted
     }
 
-    pub(crate) fn append(&self, events: Vec<Arc<Event>>) {
-        let Some(last) = events.last().map(|e| e.revision) else { return };
+    pub(crate) fn append(&self, events: &[Arc<Event>]) {
         let mut inner = self.inner.write();
-        inner.events.extend(events);
+        inner.events.extend(events.iter().cloned());
         if inner.events.len() > MAX_EVENTS {
             let cut = inner.events[MAX_EVENTS / 4].revision;
             inner.compact(cut);
         }
-        drop(inner);
-        self.newest.send_replace(last);
+    }
+
+    /// Wakes those who wait for events.
+    pub(crate) fn announce(&self, revision: u64) {
+        self.newest.send_replace(revision);
     }
 
     pub(crate) fn compact(&self, revision: u64) {
@@ -103,13 +105,15 @@ impl Log {
         })
     }
 
-    fn after(&self, revision: u64) -> Result<Vec<Arc<Event>>, RevisionError> {
+    /// Events after a revision, up to another.
+    fn between(&self, revision: u64, until: u64) -> Result<Vec<Arc<Event>>, RevisionError> {
         let inner = self.inner.read();
         if revision < inner.compacted {
             return Err(RevisionError::Compacted(inner.compacted));
         }
         let from = inner.events.partition_point(|e| e.revision <= revision);
-        Ok(inner.events.range(from..).take(MAX_BATCH).cloned().collect())
+        let events = inner.events.range(from..).take_while(|e| e.revision <= until);
+        Ok(events.take(MAX_BATCH).cloned().collect())
     }
 }
 
@@ -154,9 +158,8 @@ impl Watch {
     /// # Errors
     /// When compaction overtook the cursor.
     pub fn poll(&mut self) -> Result<Batch, RevisionError> {
-        // Read before the log: whatever is settled by now is in it.
         let settled = self.state.settled.load(Ordering::Acquire);
-        let events = self.log.after(self.position)?;
+        let events = self.log.between(self.position, settled)?;
         if let Some(last) = events.last() {
             self.position = last.revision;
         }

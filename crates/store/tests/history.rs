@@ -96,7 +96,7 @@ impl Run {
                 tokio::task::yield_now().await;
             };
             if whole {
-                self.history.list(Listing { revision, selects: false, items });
+                self.history.list(Listing { revision, how: "pages".into(), selects: false, items });
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }

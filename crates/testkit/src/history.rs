@@ -32,6 +32,8 @@ pub struct Object {
 pub struct Listing {
     /// The revision that it says it is at.
     pub revision: u64,
+    /// How it was asked for, to name it in an error.
+    pub how: String,
     /// Whether it asked for selected objects only.
     pub selects: bool,
     /// Values by name.
@@ -171,7 +173,13 @@ fn check_list(state: &BTreeMap<&str, Object>, l: &Listing) -> Result<(), String>
         .iter()
         .find(|(n, v)| got.get(*n) != Some(v))
         .or_else(|| got.iter().find(|(n, v)| want.get(*n) != Some(v)));
-    Err(format!("the list at {} is not the state then: see {differs:?}", l.revision))
+    Err(format!(
+        "the list at {} ({}) is not the state then: see {differs:?}; it has {} of {}",
+        l.revision,
+        l.how,
+        got.len(),
+        want.len()
+    ))
 }
 
 fn check_watch(writes: &[Write], before: &[Option<Object>], w: &Watch) -> Result<(), String> {
@@ -229,10 +237,16 @@ mod tests {
         let h = history();
         h.list(Listing {
             revision: 8,
+            how: String::new(),
             selects: false,
             items: [("a".into(), 3), ("b".into(), 2)].into(),
         });
-        h.list(Listing { revision: 30, selects: true, items: [("a".into(), 4)].into() });
+        h.list(Listing {
+            revision: 30,
+            how: String::new(),
+            selects: true,
+            items: [("a".into(), 4)].into(),
+        });
         let events = vec![event(8, Kind::Deleted, "a", 1), event(12, Kind::Added, "a", 4)];
         h.watch(Watch { after: 5, until: 20, selects: true, events });
         let events = vec![event(9, Kind::Deleted, "b", 2)];
@@ -246,7 +260,7 @@ mod tests {
         let wrong_list = |revision, items: &[(&str, u64)]| {
             let h = history();
             let items = items.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
-            h.list(Listing { revision, selects: false, items });
+            h.list(Listing { revision, how: String::new(), selects: false, items });
             h.check().unwrap_err()
         };
         assert!(wrong_list(8, &[("a", 3)]).contains("list at 8"));

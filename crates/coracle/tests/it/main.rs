@@ -9,6 +9,7 @@ mod cluster;
 mod demo;
 mod durability;
 mod golden;
+mod history;
 mod kubectl;
 mod protobuf;
 mod provisioning;
