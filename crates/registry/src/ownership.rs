@@ -162,7 +162,7 @@ impl Registry {
                 s.causes = apply::causes(&conflicts)
                     .into_iter()
                     .map(|(message, field)| Cause {
-                        reason: "FieldManagerConflict".into(),
+                        reason: "FieldManagerConflict",
                         message,
                         field,
                     })
@@ -251,8 +251,7 @@ fn untyped(kind: &Kind, v: &Value, why: &str) -> Status {
             kind.group,
             kind.version,
             kind.kind
-        )
-        .replace("; /v", "; /v"),
+        ),
     )
 }
 
