@@ -216,7 +216,7 @@ mod tests {
     fn run(plural: &str, target: Value, patch: Value) -> Result<Value, PatchError> {
         let k = pack::of(Minor::LATEST).kinds.iter().find(|k| k.plural == plural).unwrap();
         let mut v = target;
-        apply(&k.arena, &k.root, &mut v, patch).map(|()| v)
+        apply(k.arena(), k.root(), &mut v, patch).map(|()| v)
     }
 
     fn containers(v: Value) -> Value {

@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::AtomicU32},
 };
 pub use table::KindTable;
@@ -43,9 +43,13 @@ pub struct Registry {
     kinds: ArcSwap<KindTable>,
     clock: fn() -> Timestamp,
     next_service_ip: AtomicU32,
+    /// Kinds of each definition, with the revision that they were read at.
+    definitions: Mutex<Definitions>,
     /// Parsed objects that admission looks at again and again, by revision.
     parsed: Mutex<HashMap<u64, Arc<Value>>>,
 }
+
+type Definitions = BTreeMap<Box<str>, (u64, Vec<Arc<Kind>>)>;
 
 /// Most objects that are kept parsed.
 const MAX_PARSED: usize = 256;
@@ -63,6 +67,7 @@ impl Registry {
             kinds,
             clock,
             next_service_ip: AtomicU32::new(1),
+            definitions: Mutex::default(),
             parsed: Mutex::default(),
         };
         registry.reload_custom_kinds();
@@ -89,18 +94,21 @@ impl Registry {
         (self.clock)()
     }
 
-    /// Reads all stored definitions anew. Called after every write of one.
+    /// Takes over what changed among the stored definitions. Called after every write of one.
     pub(crate) fn reload_custom_kinds(&self) {
+        // Held to the end: a table never replaces a newer one.
+        let mut known = self.definitions.lock();
         let snapshot = self.store.snapshot(CRDS);
-        let mut custom = Vec::new();
+        let mut definitions = BTreeMap::new();
         for (name, object) in snapshot.iter(None, None) {
-            match serde_json::from_slice(&object.bytes)
-                .map(|v: Value| coracle_schema::crd::kinds(&v))
-            {
-                Ok(Ok(kinds)) => custom.extend(kinds),
-                _ => tracing::warn!(crd = %name.name, "cannot serve a stored definition"),
-            }
+            let kinds = match known.remove(&*name.name) {
+                Some((revision, kinds)) if revision == object.revision => kinds,
+                _ => definition_kinds(object),
+            };
+            definitions.insert(name.name.clone(), (object.revision, kinds));
         }
+        let custom = definitions.values().flat_map(|(_, kinds)| kinds.iter().cloned()).collect();
+        *known = definitions;
         let table = KindTable::new(&pack::of(self.minor).kinds, custom);
         self.kinds.store(Arc::new(table));
     }
@@ -134,6 +142,16 @@ impl Registry {
             .get(&Self::key(kind, namespace, name))
             .ok_or_else(|| Status::not_found(&kind.group_resource(), name))
     }
+}
+
+/// The kinds of a stored definition. Their structures are made from its bytes when first needed.
+fn definition_kinds(object: &Arc<Object>) -> Vec<Arc<Kind>> {
+    let Ok(v) = parse(object) else {
+        tracing::warn!(revision = object.revision, "cannot serve a stored definition");
+        return vec![];
+    };
+    let object = object.clone();
+    coracle_schema::crd::kinds(&v, move || parse(&object).unwrap_or_default())
 }
 
 /// Parses a stored object.

@@ -38,10 +38,10 @@ impl Registry {
         let current = kind.api_version();
         f(&Versions {
             current: &current,
-            typed: Typed::object(&kind.arena, &kind.root, pack),
+            typed: Typed::object(kind.arena(), kind.root(), pack),
             convert: &|v, version| {
                 let to = at(version)?;
-                Some((between(kind, to, v), Typed::object(&to.arena, &to.root, pack)))
+                Some((between(kind, to, v), Typed::object(to.arena(), to.root(), pack)))
             },
             convert_back: &|v, version| Some(between(at(version)?, kind, v)),
         })
@@ -195,7 +195,7 @@ impl Registry {
         }
         let meta = v["metadata"].take();
         let form = if kind.custom { Form::Custom } else { Form::BuiltIn };
-        let report = decode::decode(&kind.arena, &kind.root, &mut v, form, true);
+        let report = decode::decode(kind.arena(), kind.root(), &mut v, form, true);
         let (meta, meta_report) = decode_metadata(self, meta);
         v["metadata"] = meta;
         if let Some(e) = meta_report.errors.iter().chain(&report.errors).next() {

@@ -478,7 +478,7 @@ fn crd_names(v: &mut Value) {
 
 fn crd_check(v: &Value) -> Result<(), Status> {
     let name = path::text(v, "metadata.name");
-    coracle_schema::crd::kinds(v).map(drop).map_err(|errors| {
+    coracle_schema::crd::check(v).map_err(|errors| {
         Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", name, errors)
     })
 }

@@ -359,7 +359,7 @@ impl Registry {
                 Ok(())
             }
             Patch::Strategic(p) => {
-                coracle_patch::strategic::apply(&kind.arena, &kind.root, &mut v, p.clone())
+                coracle_patch::strategic::apply(kind.arena(), kind.root(), &mut v, p.clone())
             }
         };
         applied.map_err(|e| Status::bad_request(e.to_string()))?;

@@ -141,7 +141,7 @@ impl Registry {
             (Some(managed), _) => managed,
             (None, Some(writer)) if kind.stored() => {
                 let mut declared = base.clone();
-                defaults::apply(&kind.arena, &kind.root, &mut declared);
+                defaults::apply(kind.arena(), kind.root(), &mut declared);
                 self.owners(kind, None, &declared, &Value::Null, &given, writer)?
             }
             _ => Value::Null,
@@ -150,7 +150,7 @@ impl Registry {
             let mut v = base.clone();
             self.prepare_metadata(kind, namespace, name, &mut v)?;
             strategy::prepare_create(self, kind, &mut v)?;
-            defaults::apply(&kind.arena, &kind.root, &mut v);
+            defaults::apply(kind.arena(), kind.root(), &mut v);
             admission::create(self, kind, namespace, &mut v)?;
             strategy::after_defaults(kind, &mut v);
             set_or_remove(&mut v["metadata"], "managedFields", managed.clone());
@@ -283,7 +283,7 @@ impl Registry {
                 return Err(Status::conflict(&kind.group_resource(), name, &why));
             }
             keep_server_fields(kind, subresource, &old, &mut new);
-            defaults::apply(&kind.arena, &kind.root, &mut new);
+            defaults::apply(kind.arena(), kind.root(), &mut new);
             new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             let managed = match (managed, &o.writer) {
                 (Some(managed), _) => managed,
@@ -293,7 +293,7 @@ impl Registry {
                 (None, None) => before.clone(),
             };
             strategy::prepare_update(self, kind, subresource, &old, &mut new)?;
-            defaults::apply(&kind.arena, &kind.root, &mut new);
+            defaults::apply(kind.arena(), kind.root(), &mut new);
             strategy::after_defaults(kind, &mut new);
             bump_generation(kind, &old, &mut new);
             if new == old && managed == before {
@@ -362,7 +362,7 @@ impl Registry {
         check_type_meta(kind, &mut value)?;
         let meta = std::mem::take(&mut value["metadata"]);
         let form = if kind.custom { Form::Custom } else { Form::BuiltIn };
-        let report = decode::decode(&kind.arena, &kind.root, &mut value, form, true);
+        let report = decode::decode(kind.arena(), kind.root(), &mut value, form, true);
         let (meta, meta_report) = decode_metadata(self, meta);
         value["metadata"] = meta;
         let errors: Vec<_> = meta_report.errors.iter().chain(&report.errors).collect();
@@ -467,10 +467,10 @@ impl Registry {
     fn check(&self, kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = validation::metadata(kind, v, old);
         errors.extend(validation::rules(kind, v, old));
-        let mut structural = validate::validate(&kind.arena, &kind.root, v, "");
+        let mut structural = validate::validate(kind.arena(), kind.root(), v, "");
         if let Some(old) = old {
             // Ratcheting: what was stored already and did not change may stay as it is.
-            let before = validate::validate(&kind.arena, &kind.root, old, "");
+            let before = validate::validate(kind.arena(), kind.root(), old, "");
             structural.retain(|e| !before.contains(e));
         }
         // Built-in lists say themselves what may not occur twice.
@@ -670,7 +670,7 @@ fn apply_patch(kind: &Kind, v: &mut Value, patch: &Patch) -> Result<(), PatchErr
         }
         Patch::Merge(_) => Err(PatchError::Malformed("a merge patch must be an object".into())),
         Patch::Strategic(p) => {
-            coracle_patch::strategic::apply(&kind.arena, &kind.root, v, p.clone())
+            coracle_patch::strategic::apply(kind.arena(), kind.root(), v, p.clone())
         }
     }
 }

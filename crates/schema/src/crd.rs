@@ -5,26 +5,25 @@ use crate::{
     columns::{Cell, Column},
     defaults::{Rule, Source},
     jsonpath,
-    kinds::{Kind, ScalePaths, Scope, Subresource},
+    kinds::{Kind, Lazy, ScalePaths, Scope, Structure, Subresource},
     types::{Arena, Def, Limits, ListType, Slot, Type},
 };
 use coracle_meta::{name::NameRule, status::FieldError};
 use regex::Regex;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Deepest nesting of a schema; upstream's limit comes from its recursive decoder.
 const MAX_DEPTH: usize = 96;
 
-/// Builds one kind for each served version of a definition object.
+/// Checks a definition object.
 ///
 /// # Errors
-/// Every fault of the definition, with its field path.
-pub fn kinds(crd: &Value) -> Result<Vec<Arc<Kind>>, Vec<FieldError>> {
-    let spec = &crd["spec"];
+/// Every fault, with its field path.
+pub fn check(crd: &Value) -> Result<(), Vec<FieldError>> {
     let mut errors = Vec::new();
     check_names(crd, &mut errors);
-    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let versions = versions(crd);
     if versions.is_empty() {
         errors.push(FieldError::required(
             "spec.versions",
@@ -37,15 +36,53 @@ pub fn kinds(crd: &Value) -> Result<Vec<Arc<Kind>>, Vec<FieldError>> {
             "must have exactly one version marked as storage version",
         ));
     }
-    let mut kinds = Vec::new();
     for (i, version) in versions.iter().enumerate() {
         let path = format!("spec.versions[{i}]");
-        let kind = version_kind(crd, version, &path, &mut errors);
-        if version["served"] == true {
-            kinds.push(Arc::new(kind));
-        }
+        structure(version, &path, &mut errors);
+        columns(version, &path, &mut errors);
     }
-    if errors.is_empty() { Ok(kinds) } else { Err(errors) }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// One kind for each served version of a definition that was checked. `read` gives the definition
+/// again, when a kind's structure is first needed.
+pub fn kinds(
+    crd: &Value,
+    read: impl Fn() -> Value + Clone + Send + Sync + 'static,
+) -> Vec<Arc<Kind>> {
+    let versions = versions(crd).iter().enumerate().filter(|(_, v)| v["served"] == true);
+    let lazy = |i: usize| -> Lazy {
+        let read = read.clone();
+        LazyLock::new(Box::new(move || {
+            let crd = read();
+            let none = Value::Null;
+            structure(self::versions(&crd).get(i).unwrap_or(&none), "", &mut Vec::new())
+        }))
+    };
+    versions.map(|(i, v)| Arc::new(version_kind(crd, v, lazy(i)))).collect()
+}
+
+fn versions(crd: &Value) -> &[Value] {
+    crd["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The definitions of a version's schema.
+fn structure(version: &Value, path: &str, errors: &mut Vec<FieldError>) -> Structure {
+    let mut arena = Arena::default();
+    let schema = &version["schema"]["openAPIV3Schema"];
+    let schema_path = format!("{path}.schema.openAPIV3Schema");
+    if !schema.is_object() {
+        errors.push(FieldError::required(schema_path.clone(), "schemas are required"));
+    } else if schema["type"] != "object" {
+        errors.push(FieldError::invalid(
+            format!("{schema_path}.type"),
+            schema["type"].clone(),
+            "must be object at the root",
+        ));
+    }
+    let mut builder = Builder { arena: &mut arena, errors, depth: 0 };
+    let root = builder.slot(schema, &schema_path);
+    (Arc::new(arena), root)
 }
 
 fn text<'v>(v: &'v Value, field: &str) -> &'v str {
@@ -95,29 +132,15 @@ fn check_names(crd: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn version_kind(crd: &Value, version: &Value, path: &str, errors: &mut Vec<FieldError>) -> Kind {
+fn version_kind(crd: &Value, version: &Value, structure: Lazy) -> Kind {
     let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
-    let mut arena = Arena::default();
-    let schema = &version["schema"]["openAPIV3Schema"];
-    let schema_path = format!("{path}.schema.openAPIV3Schema");
-    if !schema.is_object() {
-        errors.push(FieldError::required(schema_path.clone(), "schemas are required"));
-    } else if schema["type"] != "object" {
-        errors.push(FieldError::invalid(
-            format!("{schema_path}.type"),
-            schema["type"].clone(),
-            "must be object at the root",
-        ));
-    }
-    let mut builder = Builder { arena: &mut arena, errors, depth: 0 };
-    let root = builder.slot(schema, &schema_path);
     let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     let kind = text(names, "kind").to_owned();
     let or = |field: &str, other: String| match text(names, field) {
         "" => other,
         s => s.to_owned(),
     };
-    let columns = columns(version, path, errors);
+    let columns = columns(version, "", &mut Vec::new());
     let warning = (version["deprecated"] == true).then(|| {
         let fallback =
             format!("{}/{} {kind} is deprecated", text(spec, "group"), text(version, "name"));
@@ -147,8 +170,7 @@ fn version_kind(crd: &Value, version: &Value, path: &str, errors: &mut Vec<Field
         orphan_default: false,
         scale: scale(version),
         columns,
-        arena: Arc::new(arena),
-        root,
+        structure,
         custom: true,
         warning,
     }
@@ -344,7 +366,7 @@ impl Builder<'_> {
             ..Limits::default()
         };
         if let Some(p) = s["pattern"].as_str() {
-            match Regex::new(p) {
+            match Regex::new(&go_pattern(p)) {
                 Ok(r) => l.pattern = Some(r),
                 Err(e) => self.errors.push(FieldError::invalid(
                     format!("{path}.pattern"),
@@ -391,6 +413,53 @@ impl Builder<'_> {
     }
 }
 
+/// A pattern of Go's syntax in that of our engine, which reads more into a class of characters: a
+/// bracket, and `&&`, `--` and `~~`, are there operators.
+fn go_pattern(p: &str) -> String {
+    let mut out = String::with_capacity(p.len());
+    let (mut inside, mut at_start) = (false, false);
+    let mut chars = p.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                out.push(c);
+                out.extend(chars.next());
+                at_start = false;
+                continue;
+            }
+            '[' if !inside => {
+                (inside, at_start) = (true, true);
+                out.push(c);
+                if chars.peek() == Some(&'^') {
+                    out.extend(chars.next());
+                }
+                continue;
+            }
+            // `[:alpha:]` is the same in both.
+            '[' if chars.peek() == Some(&':') => {
+                out.push(c);
+                for c in chars.by_ref() {
+                    out.push(c);
+                    if c == ']' {
+                        break;
+                    }
+                }
+                at_start = false;
+                continue;
+            }
+            '[' => out.push('\\'),
+            ']' if inside && at_start => out.push('\\'),
+            ']' => inside = false,
+            // Of two, the second: the first may begin a range's end.
+            '&' | '~' | '-' if inside && !at_start && out.ends_with(c) => out.push('\\'),
+            _ => {}
+        }
+        out.push(c);
+        at_start = false;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,16 +478,19 @@ mod tests {
 
     #[test]
     fn prunes_defaults_and_validates() {
-        let k = &kinds(&widget()).unwrap()[0];
+        check(&widget()).unwrap();
+        let k = &kinds(&widget(), widget)[0];
         let mut v = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"},
             "spec": {"name": "X", "mode": "C", "free": {"any": 1}, "extra": true}});
-        let r = decode::decode(&k.arena, &k.root, &mut v, decode::Form::Custom, true);
+        let r = decode::decode(k.arena(), k.root(), &mut v, decode::Form::Custom, true);
         assert_eq!(r.unknown, ["spec.extra"]);
-        defaults::apply(&k.arena, &k.root, &mut v);
+        defaults::apply(k.arena(), k.root(), &mut v);
         assert_eq!(v["spec"]["size"], 3);
         assert_eq!(v["spec"]["free"], json!({"any": 1}));
-        let errors: Vec<String> =
-            validate::validate(&k.arena, &k.root, &v, "").iter().map(ToString::to_string).collect();
+        let errors: Vec<String> = validate::validate(k.arena(), k.root(), &v, "")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             errors,
             [
@@ -429,12 +501,28 @@ mod tests {
     }
 
     #[test]
+    fn patterns_are_gos() {
+        for (pattern, yes, no) in [
+            ("^[-_[A-Za-z0-9]+@x$", "a[_b@x", "a]@x"),
+            ("^[]a]+$", "]a", "b"),
+            ("^[^]a]+$", "b", "]"),
+            ("^[a&&b]+$", "&ab", "c"),
+            ("^[+--]+$", "+,-", "a"),
+            ("^[[:alpha:]_]+$", "ab_", "1"),
+            (r"^[\[\]]+\[$", "[][", "a["),
+        ] {
+            let r = Regex::new(&go_pattern(pattern)).unwrap();
+            assert!(r.is_match(yes) && !r.is_match(no), "{pattern}");
+        }
+    }
+
+    #[test]
     fn faults_name_their_field() {
         let mut crd = widget();
         crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
             ["bad"] = json!({"type": "text"});
         crd["metadata"]["name"] = json!("wrong");
-        let paths: Vec<String> = kinds(&crd).unwrap_err().into_iter().map(|e| e.path).collect();
+        let paths: Vec<String> = check(&crd).unwrap_err().into_iter().map(|e| e.path).collect();
         assert_eq!(
             paths,
             [

@@ -299,7 +299,7 @@ mod tests {
     fn run(plural: &str, mut v: serde_json::Value) -> (serde_json::Value, super::Report) {
         let p = pack::of(Minor::LATEST);
         let k = p.kinds.iter().find(|k| k.plural == plural).unwrap();
-        let r = super::decode(&k.arena, &k.root, &mut v, super::Form::BuiltIn, true);
+        let r = super::decode(k.arena(), k.root(), &mut v, super::Form::BuiltIn, true);
         (v, r)
     }
 

@@ -187,7 +187,7 @@ mod tests {
         let mut v = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "a", "ports": [{"containerPort": 1}], "livenessProbe": {"httpGet": {"port": 1}}}],
             "volumes": [{"name": "v"}, {"name": "s", "secret": {}}]}}}});
-        super::apply(&k.arena, &k.root, &mut v);
+        super::apply(k.arena(), k.root(), &mut v);
         let spec = &v["spec"];
         assert_eq!(
             spec["strategy"],
@@ -203,7 +203,7 @@ mod tests {
             json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}])
         );
         let once = v.clone();
-        super::apply(&k.arena, &k.root, &mut v);
+        super::apply(k.arena(), k.root(), &mut v);
         assert_eq!(once, v, "defaulting is idempotent");
     }
 

@@ -51,7 +51,7 @@ mod tests {
             );
         }
         for kind in &pack::of(Minor::LATEST).kinds {
-            let Type::Object(id) = kind.root.ty else { continue };
+            let Type::Object(id) = kind.root().ty else { continue };
             let name = arena.named().find(|(_, other)| *other == id).unwrap().0;
             assert!(super::of_def(name).is_some(), "{name} has no description");
         }

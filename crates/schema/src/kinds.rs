@@ -5,7 +5,7 @@ use crate::{
     types::{Arena, Slot},
 };
 use coracle_meta::{GroupResource, Gvk, name::NameRule};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Whether objects live in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,14 @@ pub struct ScalePaths {
     pub selector: Option<String>,
 }
 
+/// Definitions, and which of them an object follows.
+pub type Structure = (Arc<Arena>, Slot);
+/// A structure that is made when it is first needed: most custom kinds of a cluster lie idle, and
+/// a large schema takes a megabyte.
+pub type Lazy = LazyLock<Structure, Box<dyn FnOnce() -> Structure + Send + Sync>>;
+
 /// A kind at one version, with everything that the generic handlers need to know of it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Kind {
     /// API group, empty for core.
     pub group: String,
@@ -81,10 +87,8 @@ pub struct Kind {
     pub scale: Option<ScalePaths>,
     /// Printer columns.
     pub columns: Vec<Column>,
-    /// Definitions.
-    pub arena: Arc<Arena>,
-    /// Structure of an object.
-    pub root: Slot,
+    /// Structure of an object: see [`Kind::arena`] and [`Kind::root`].
+    pub structure: Lazy,
     /// Whether it comes from a CustomResourceDefinition.
     pub custom: bool,
     /// Warning that every request gets (deprecated versions).
@@ -92,6 +96,16 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// Definitions of its objects.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.structure.0
+    }
+
+    /// Where its objects begin in the definitions.
+    pub fn root(&self) -> &Slot {
+        &self.structure.1
+    }
+
     /// `group/version`, or `version` for core.
     pub fn api_version(&self) -> String {
         coracle_meta::gvk::api_version(&self.group, &self.version)

@@ -26,7 +26,7 @@ pub fn document(kinds: &[Arc<Kind>], minor: Minor) -> Value {
     let mut paths = Map::new();
     for kind in kinds {
         let mut render = Renderer {
-            arena: &kind.arena,
+            arena: kind.arena(),
             custom: kind.custom,
             schemas: &mut schemas,
             pending: vec![],
@@ -57,8 +57,8 @@ fn gvk(kind: &Kind) -> Value {
 
 /// The name of a kind's schema among the components.
 pub fn component_name(kind: &Kind) -> String {
-    if let (false, Type::Object(id)) = (kind.custom, &kind.root.ty) {
-        if let Some(name) = name_of(&kind.arena, *id) {
+    if let (false, Type::Object(id)) = (kind.custom, &kind.root().ty) {
+        if let Some(name) = name_of(kind.arena(), *id) {
             return name;
         }
     }
@@ -112,7 +112,7 @@ struct Renderer<'a> {
 
 impl Renderer<'_> {
     fn object_schema(&mut self, kind: &Kind) -> Value {
-        let Type::Object(id) = kind.root.ty else { return json!({"type": "object"}) };
+        let Type::Object(id) = kind.root().ty else { return json!({"type": "object"}) };
         let mut v = self.def(id);
         let properties = &mut v["properties"];
         if properties.is_null() {
@@ -123,8 +123,8 @@ impl Renderer<'_> {
                 properties[field] = json!({"type": "string", "description": sentence(field)});
             }
             properties["metadata"] = json!({"allOf": [reference(&full_name(OBJECT_META))], "description": sentence("metadata")});
-            if !kind.root.description.is_empty() {
-                v["description"] = json!(kind.root.description);
+            if !kind.root().description.is_empty() {
+                v["description"] = json!(kind.root().description);
             }
         }
         v

@@ -14,7 +14,7 @@ use crate::{
 use coracle_meta::{gvk::split_api_version, name::NameRule};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 const STRUCTURE: &str = include_str!("../pack/kubernetes.txt");
@@ -298,8 +298,10 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
         orphan_default: t.orphan_default,
         scale: None,
         columns: crate::columns::built_in(&key[..key.len() - plural.len() - 1], kind),
-        arena: arena.clone(),
-        root: Slot::of(Type::Object(id)),
+        structure: {
+            let made = (arena.clone(), Slot::of(Type::Object(id)));
+            LazyLock::new(Box::new(move || made))
+        },
         custom: false,
         warning: None,
     }

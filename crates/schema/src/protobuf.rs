@@ -340,7 +340,7 @@ mod tests {
         assert_eq!((e.api_version.as_str(), e.kind.as_str()), ("v1", "ServiceAccount"));
         let k =
             pack::of(Minor::LATEST).kinds.iter().find(|k| k.plural == "serviceaccounts").unwrap();
-        let v = decode(&k.arena, &k.root, e.raw).unwrap();
+        let v = decode(k.arena(), k.root(), e.raw).unwrap();
         assert_eq!(v, json!({"metadata": {"name": "a", "labels": {"k": "v"}}}));
     }
 
@@ -373,7 +373,7 @@ mod tests {
                 let want: Value =
                     serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap())
                         .unwrap();
-                let got = decode(&k.arena, &k.root, e.raw).unwrap();
+                let got = decode(k.arena(), k.root(), e.raw).unwrap();
                 for (at, have) in leaves(&want) {
                     let known = ["/apiVersion", "/kind"].contains(&at.as_str());
                     if !known && got.pointer(&at) != Some(have) {
@@ -383,7 +383,7 @@ mod tests {
                         ));
                     }
                 }
-                let again = seal(&e.api_version, &e.kind, &encode(&k.arena, &k.root, &want));
+                let again = seal(&e.api_version, &e.kind, &encode(k.arena(), k.root(), &want));
                 if again != bytes {
                     let at = again.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
                     failures.push(format!(
@@ -416,7 +416,7 @@ mod tests {
         }}}}]}});
         let kinds = &pack::of(Minor::LATEST).kinds;
         let k = kinds.iter().find(|k| k.plural == "customresourcedefinitions").unwrap();
-        assert_eq!(decode(&k.arena, &k.root, &encode(&k.arena, &k.root, &v)).unwrap(), v);
+        assert_eq!(decode(k.arena(), k.root(), &encode(k.arena(), k.root(), &v)).unwrap(), v);
     }
 
     fn leaves(v: &Value) -> Vec<(String, &Value)> {
@@ -443,7 +443,7 @@ mod tests {
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = envelope(&[MAGIC, &bytes].concat());
             let k = pack::of(Minor::LATEST).kinds.iter().find(|k| k.plural == "pods").unwrap();
-            let _ = decode(&k.arena, &k.root, &bytes);
+            let _ = decode(k.arena(), k.root(), &bytes);
         }
     }
 }

@@ -58,7 +58,7 @@ fn raw(registry: &Registry, kind: &Kind, object: &Object) -> Result<Bytes, Statu
     let bytes = registry.present(kind, object)?;
     let encode = |bytes: &[u8]| -> Result<Bytes, Status> {
         let v: Value = serde_json::from_slice(bytes).map_err(Status::internal)?;
-        Ok(protobuf::encode(&kind.arena, &kind.root, &v).into())
+        Ok(protobuf::encode(kind.arena(), kind.root(), &v).into())
     };
     if bytes.as_ptr() != object.bytes.as_ptr() {
         return encode(&bytes); // Of another version than the stored one.

@@ -551,7 +551,7 @@ fn read_protobuf(server: &Server, bytes: &[u8]) -> Result<Input, Status> {
         .filter(|k| !k.custom);
     let pack = coracle_schema::pack::of(server.registry.minor());
     let known = match kind {
-        Some(k) => Some(k.root.clone()),
+        Some(k) => Some(k.root().clone()),
         None => binary::definition(&pack.arena, &e.api_version, &e.kind),
     };
     let root = known.ok_or_else(|| {

@@ -67,7 +67,7 @@ pub(crate) fn document_v2(server: &Server) -> Result<Response<Body>, coracle_met
     let document = [field(1, b"2.0"), field(2, &info)].concat();
     Ok(respond::with(
         StatusCode::OK,
-        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
         document,
     ))
 }

@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod client;
 mod cluster;
+mod definitions;
 mod demo;
 mod durability;
 mod golden;

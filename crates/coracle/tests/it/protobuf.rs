@@ -38,7 +38,7 @@ fn open(bytes: &[u8]) -> Value {
     let e = protobuf::envelope(bytes).unwrap();
     let pack = pack::of(Minor::LATEST);
     let kind = pack.kinds.iter().find(|k| k.api_version() == e.api_version && k.kind == e.kind);
-    let slot = kind.map(|k| k.root.clone()).unwrap_or_else(|| {
+    let slot = kind.map(|k| k.root().clone()).unwrap_or_else(|| {
         let id = pack.arena.find(&format!("meta.v1.{}", e.kind)).unwrap();
         coracle_schema::Slot::of(coracle_schema::Type::Object(id))
     });
@@ -85,7 +85,7 @@ fn every_answer_can_be_protobuf() {
         let v = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p", "labels": {"a": "b"}}, "data": {"k": "v", "z": ""}, "binaryData": {"b": "AAEC"}});
         let pack = pack::of(Minor::LATEST);
         let kind = pack.kinds.iter().find(|k| k.plural == "configmaps").unwrap();
-        let body = protobuf::seal("v1", "ConfigMap", &protobuf::encode(&kind.arena, &kind.root, &v));
+        let body = protobuf::seal("v1", "ConfigMap", &protobuf::encode(kind.arena(), kind.root(), &v));
         let (status, content, created) = send(&c, "POST", maps, PROTOBUF, body).await;
         assert_eq!((status, content.as_str()), (StatusCode::CREATED, PROTOBUF));
         let stored = json(&c, &format!("{maps}/p")).await;
@@ -110,7 +110,7 @@ fn every_answer_can_be_protobuf() {
             for (item, want) in items.iter().zip(wanted) {
                 let mut want = want.clone();
                 for f in ["apiVersion", "kind"] { want.as_object_mut().unwrap().remove(f); }
-                assert_eq!(protobuf::decode(&kind.arena, &kind.root, item).unwrap(), want, "{path}");
+                assert_eq!(protobuf::decode(kind.arena(), kind.root(), item).unwrap(), want, "{path}");
             }
         }
 

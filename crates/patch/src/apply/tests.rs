@@ -17,7 +17,7 @@ struct Stored {
 fn typed(kind: &str) -> Typed<'static> {
     let pack = pack::of(Minor::LATEST);
     let kind = pack.kinds.iter().find(|k| k.kind == kind).unwrap();
-    Typed::object(&kind.arena, &kind.root, pack)
+    Typed::object(kind.arena(), kind.root(), pack)
 }
 
 fn with<R>(object: &Value, f: impl FnOnce(&Versions<'_>) -> R) -> R {
