@@ -13,6 +13,7 @@
 mod admission;
 mod convert;
 pub mod delete;
+mod input;
 mod ownership;
 mod page;
 pub mod read;

@@ -3,7 +3,8 @@
 
 use crate::{
     Registry, convert,
-    write::{Changed, FieldWriter, Input, WriteOptions, Written, check_type_meta, decode_metadata},
+    input::{Input, check_type_meta, decode_metadata},
+    write::{Changed, FieldWriter, WriteOptions, Written},
 };
 use coracle_meta::{Status, status::Cause, time};
 use coracle_patch::apply::{

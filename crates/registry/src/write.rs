@@ -3,15 +3,14 @@
 //! decode, prepare (names, fields that the server owns, computed rules), default, admit, validate,
 //! store. A patch runs the pipeline of an update on fresh state until the store accepts it.
 
-use crate::{Registry, admission, convert, parse, strategy, table, validation};
+pub use crate::input::{FieldValidation, Input};
+use crate::{
+    Registry, admission, convert, input::check_identity, parse, strategy, table, validation,
+};
 use bytes::Bytes;
 use coracle_meta::{Status, status::FieldError, time};
 use coracle_patch::{PatchError, apply::take_managed};
-use coracle_schema::{
-    Kind,
-    decode::{self, Form},
-    defaults, validate,
-};
+use coracle_schema::{Kind, defaults, validate};
 use coracle_store::{CommitError, Encoded, Expect, Object, Write};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -22,18 +21,6 @@ const RETRIES: usize = 64;
 const NAME_RETRIES: usize = 8;
 /// Longest base of a generated name.
 const NAME_BASE: usize = 58;
-
-/// What happens to unknown and duplicate fields (`fieldValidation`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FieldValidation {
-    /// Dropped in silence.
-    Ignore,
-    /// Dropped with a warning.
-    #[default]
-    Warn,
-    /// Refused.
-    Strict,
-}
 
 /// Options of every write.
 #[derive(Clone, Debug, Default)]
@@ -67,21 +54,6 @@ pub(crate) struct Changed {
 impl From<Value> for Changed {
     fn from(value: Value) -> Self {
         Self { value, managed: None }
-    }
-}
-
-/// An object from a client.
-#[derive(Clone, Debug)]
-pub struct Input {
-    /// The object.
-    pub value: Value,
-    /// Paths of keys that it gave twice.
-    pub duplicates: Vec<String>,
-}
-
-impl From<Value> for Input {
-    fn from(value: Value) -> Self {
-        Self { value, duplicates: vec![] }
     }
 }
 
@@ -344,69 +316,6 @@ impl Registry {
         Err(Status::modified(&kind.group_resource(), name))
     }
 
-    /// Structure: types, unknown and duplicate fields, quantities.
-    pub(crate) fn decode(
-        &self,
-        kind: &Kind,
-        input: Input,
-        o: &WriteOptions,
-        warnings: &mut Vec<String>,
-    ) -> Result<Value, Status> {
-        let Input { mut value, duplicates } = input;
-        if !value.is_object() {
-            return Err(Status::bad_request(format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct",
-                decode::json_type(&value)
-            )));
-        }
-        check_type_meta(kind, &mut value)?;
-        let meta = std::mem::take(&mut value["metadata"]);
-        let form = if kind.custom { Form::Custom } else { Form::BuiltIn };
-        let report = decode::decode(kind.arena(), kind.root(), &mut value, form, true);
-        let (meta, meta_report) = decode_metadata(self, meta);
-        value["metadata"] = meta;
-        let errors: Vec<_> = meta_report.errors.iter().chain(&report.errors).collect();
-        let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        if !errors.is_empty() {
-            if kind.custom && meta_report.errors.is_empty() {
-                let fields = errors.iter().map(|e| validate::type_error(e)).collect();
-                return Err(Status::invalid(&kind.group, &kind.kind, name, fields));
-            }
-            return Err(Status::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {}",
-                kind.kind,
-                kind.version,
-                kind.kind,
-                decode::go_message(errors[0])
-            )));
-        }
-        let unknown = report
-            .unknown
-            .iter()
-            .chain(&meta_report.unknown)
-            .map(|p| format!("unknown field {p:?}"));
-        let twice = duplicates.iter().map(|p| format!("duplicate field {p:?}"));
-        let found: Vec<String> = unknown.chain(twice).collect();
-        match o.field_validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => warnings.extend(found),
-            FieldValidation::Strict if found.is_empty() => {}
-            FieldValidation::Strict => {
-                return Err(Status::bad_request(format!(
-                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                    kind.kind,
-                    kind.version,
-                    kind.kind,
-                    found.join(", ")
-                )));
-            }
-        }
-        if let Some(w) = &kind.warning {
-            warnings.push(w.clone());
-        }
-        Ok(value)
-    }
-
     /// Names and everything in metadata that only the server sets.
     fn prepare_metadata(
         &self,
@@ -549,58 +458,6 @@ fn random_suffix() -> String {
         .iter()
         .map(|b| LETTERS[*b as usize % LETTERS.len()] as char)
         .collect()
-}
-
-pub(crate) fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {
-    let text = |f: &str| v[f].as_str().unwrap_or_default().to_owned();
-    let (api_version, given) = (text("apiVersion"), text("kind"));
-    let matches = (api_version.is_empty() || api_version == kind.api_version())
-        && (given.is_empty() || given == kind.kind);
-    if !matches {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({}) or the kind ({given}) is not {}",
-            kind.api_version(),
-            kind.kind
-        )));
-    }
-    v["apiVersion"] = json!(kind.api_version());
-    v["kind"] = json!(kind.kind);
-    Ok(())
-}
-
-/// Metadata always has the structure of ObjectMeta, for custom resources too.
-pub(crate) fn decode_metadata(registry: &Registry, meta: Value) -> (Value, decode::Report) {
-    let arena = &coracle_schema::pack::of(registry.minor()).arena;
-    let mut value = if meta.is_null() { Value::Object(Map::new()) } else { meta };
-    let Some(id) = arena.find("meta.v1.ObjectMeta") else {
-        return (value, decode::Report::default());
-    };
-    let slot = coracle_schema::Slot::of(coracle_schema::Type::Object(id));
-    let mut wrapped = json!({"metadata": value.take()});
-    let mut report = decode::decode(arena, &slot, &mut wrapped["metadata"], Form::BuiltIn, false);
-    for e in &mut report.errors {
-        e.path = if e.path.is_empty() { "metadata".into() } else { format!("metadata.{}", e.path) };
-    }
-    for p in &mut report.unknown {
-        *p = format!("metadata.{p}");
-    }
-    (wrapped["metadata"].take(), report)
-}
-
-fn check_identity(kind: &Kind, namespace: &str, name: &str, v: &Value) -> Result<(), Status> {
-    let given = v["metadata"]["name"].as_str().unwrap_or_default();
-    if given != name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({name})"
-        )));
-    }
-    let given = v["metadata"]["namespace"].as_str().unwrap_or_default();
-    if kind.namespaced() && !given.is_empty() && given != namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
-        )));
-    }
-    Ok(())
 }
 
 /// Fields that a client cannot change, and the parts that this (sub)resource does not own.

@@ -3,11 +3,11 @@
 use crate::{
     Server, authn,
     authn::Identity,
-    binary,
     body::Body,
     discovery,
     negotiate::{self, Accept},
     openapi,
+    payload::{content_type, decode_text, read_body, read_patch},
     request::{Query, RequestInfo},
     respond, review, watching,
 };
@@ -15,13 +15,10 @@ use bytes::Bytes;
 use coracle_meta::{Status, json as strict};
 use coracle_registry::{
     delete::{DeleteOptions, Deleted, Propagation},
-    write::{FieldWriter, Input, Patch, WriteOptions, Written},
+    write::{FieldWriter, WriteOptions, Written},
 };
-use coracle_schema::{Kind, protobuf};
-use http::{
-    HeaderMap, Method, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, USER_AGENT},
-};
+use coracle_schema::Kind;
+use http::{Method, Request, Response, StatusCode, header::USER_AGENT};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -506,99 +503,4 @@ impl Call<'_> {
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         self.value(StatusCode::CREATED, &status)
     }
-}
-
-fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or(negotiate::JSON);
-    value.split(';').next().unwrap_or_default().trim()
-}
-
-fn unsupported() -> Status {
-    Status::new(
-        415,
-        "UnsupportedMediaType",
-        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-    )
-}
-
-fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
-    let bad = |e: &dyn std::fmt::Display| {
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type application/json or application/yaml): couldn't get version/kind; json parse error: {e}"
-        ))
-    };
-    let decoded = if yaml {
-        let text = std::str::from_utf8(bytes).map_err(|e| bad(&e))?;
-        let value: Value = serde_saphyr::from_str(text).map_err(|e| bad(&e))?;
-        strict::Decoded { value, duplicates: vec![] }
-    } else {
-        strict::decode(bytes).map_err(|e| bad(&e))?
-    };
-    Ok(Input { value: decoded.value, duplicates: decoded.duplicates })
-}
-
-/// The definition of a protobuf body: a served kind, or one that only requests carry.
-fn read_protobuf(server: &Server, bytes: &[u8]) -> Result<Input, Status> {
-    let bad = |e: protobuf::ProtobufError| {
-        Status::bad_request(format!("the object provided cannot be read: {e}"))
-    };
-    let e = protobuf::envelope(bytes).map_err(bad)?;
-    let gvk = coracle_meta::Gvk::parse(&e.api_version, &e.kind);
-    let kinds = server.registry.kinds();
-    let kind = kinds
-        .of(&gvk.group, &gvk.version)
-        .and_then(|k| k.iter().find(|k| k.kind == gvk.kind))
-        .filter(|k| !k.custom);
-    let pack = coracle_schema::pack::of(server.registry.minor());
-    let known = match kind {
-        Some(k) => Some(k.root().clone()),
-        None => binary::definition(&pack.arena, &e.api_version, &e.kind),
-    };
-    let root = known.ok_or_else(|| {
-        Status::bad_request(format!(
-            "no kind {:?} is registered for version {:?}",
-            e.kind, e.api_version
-        ))
-    })?;
-    let mut value = protobuf::decode(&pack.arena, &root, e.raw).map_err(bad)?;
-    value["apiVersion"] = json!(e.api_version);
-    value["kind"] = json!(e.kind);
-    Ok(Input::from(value))
-}
-
-fn read_body(server: &Server, request: &Request<Bytes>) -> Result<Input, Status> {
-    match content_type(request.headers()) {
-        "application/vnd.kubernetes.protobuf" => read_protobuf(server, request.body()),
-        // Some clients send no type or curl's default; upstream reads those as JSON too.
-        negotiate::JSON | "" | "*/*" | "application/x-www-form-urlencoded" => {
-            decode_text(request.body(), false)
-        }
-        negotiate::YAML => decode_text(request.body(), true),
-        _ => Err(unsupported()),
-    }
-}
-
-fn read_patch(request: &Request<Bytes>) -> Result<(Patch, Vec<String>), Status> {
-    let input = || {
-        let bad = |e| Status::bad_request(format!("error decoding patch: {e}"));
-        strict::decode(request.body()).map_err(bad)
-    };
-    Ok(match content_type(request.headers()) {
-        "application/json-patch+json" => (Patch::Json(input()?.value), vec![]),
-        "application/merge-patch+json" => {
-            let d = input()?;
-            (Patch::Merge(d.value), d.duplicates)
-        }
-        "application/strategic-merge-patch+json" => {
-            let d = input()?;
-            (Patch::Strategic(d.value), d.duplicates)
-        }
-        _ => {
-            return Err(Status::new(
-                415,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
-            ));
-        }
-    })
 }

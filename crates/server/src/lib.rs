@@ -24,6 +24,7 @@ pub mod listen;
 pub mod metrics;
 mod negotiate;
 pub mod openapi;
+mod payload;
 pub mod pki;
 pub mod rbac;
 pub mod request;
