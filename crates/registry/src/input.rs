@@ -94,9 +94,6 @@ impl Registry {
                 )));
             }
         }
-        if let Some(w) = &kind.warning {
-            warnings.push(w.clone());
-        }
         Ok(value)
     }
 }

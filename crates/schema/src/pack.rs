@@ -210,6 +210,7 @@ struct Traits {
     no_generation: bool,
     orphan_default: bool,
     streams: Vec<String>,
+    deprecated: Option<&'static str>,
 }
 
 fn traits() -> BTreeMap<&'static str, Traits> {
@@ -227,6 +228,7 @@ fn traits() -> BTreeMap<&'static str, Traits> {
                 "fields" => t.fields = list(),
                 "streams" => t.streams = list(),
                 "ttl" => t.ttl_seconds = value.parse().ok(),
+                "deprecated" => t.deprecated = Some(value),
                 "no-generation" => t.no_generation = true,
                 "orphan-default" => t.orphan_default = true,
                 "names" => {
@@ -303,7 +305,9 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
             LazyLock::new(Box::new(move || made))
         },
         custom: false,
-        warning: None,
+        warning: t.deprecated.map(|d| {
+            format!("{version} {kind} is deprecated in {}", d.replace(';', "; ").replace(':', " "))
+        }),
     }
 }
 

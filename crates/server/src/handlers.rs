@@ -62,8 +62,14 @@ pub(crate) async fn handle(
             return Err(Status::bad_request(format!("unrecognized includeObject value: {o:?}")));
         }
     };
+    let warning = kind.warning.clone();
     let call = Call { server, identity, info, kind, query, accept, request: &request };
-    if info.subresource.is_empty() { call.main().await } else { call.subresource().await }
+    let reply =
+        if info.subresource.is_empty() { call.main().await } else { call.subresource().await };
+    reply.map(|mut response| {
+        respond::warn(&mut response, warning.as_slice());
+        response
+    })
 }
 
 fn not_allowed() -> Status {

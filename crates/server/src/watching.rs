@@ -29,8 +29,10 @@ use tokio::{
 
 /// Watches end between this and twice this, as upstream's minRequestTimeout.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
-/// How often a quiet watch tells its progress.
+/// How often a quiet watch tells its progress,
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// and how long before its end once more, so that the next watch need not go far back.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 struct Stream {
     server: Arc<Server>,
@@ -42,8 +44,7 @@ struct Stream {
     bookmarks: bool,
     announce_end: bool,
     deadline: Instant,
-    next_bookmark: Instant,
-    /// Set to the earlier of the two.
+    /// Set to the next bookmark, or to the deadline.
     timer: Pin<Box<Sleep>>,
     stopping: watch::Receiver<bool>,
     table_started: AtomicBool,
@@ -95,8 +96,7 @@ pub(crate) fn start(
         bookmarks,
         announce_end: initial && bookmarks,
         deadline: now + timeout,
-        next_bookmark: now + BOOKMARK_EVERY,
-        timer: Box::pin(sleep_until(now + timeout.min(BOOKMARK_EVERY))),
+        timer: Box::pin(sleep_until(next_timer(now, now + timeout))),
         stopping: server.stopping(),
         table_started: AtomicBool::new(false),
         ended: false,
@@ -111,6 +111,14 @@ pub(crate) fn start(
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
+}
+
+/// When the next bookmark is due, or the end.
+fn next_timer(now: Instant, deadline: Instant) -> Instant {
+    match deadline.checked_sub(LAST_BOOKMARK).filter(|last| *last > now) {
+        Some(last) => last.min(now + BOOKMARK_EVERY),
+        None => deadline,
+    }
 }
 
 fn type_name(kind: EventKind) -> &'static str {
@@ -160,8 +168,7 @@ impl Stream {
                     if Instant::now() >= self.deadline {
                         return None;
                     }
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    self.timer.as_mut().reset(self.next_bookmark.min(self.deadline));
+                    self.timer.as_mut().reset(next_timer(Instant::now(), self.deadline));
                     let piece = self.progress();
                     if !piece.is_empty() {
                         return Some(piece);

@@ -78,3 +78,24 @@ fn watches_and_reflectors_see_everything_in_order() {
         });
     });
 }
+
+/// So that the next watch can begin where this one ended, though nothing happened to its objects.
+#[test]
+fn a_watch_tells_its_progress_before_it_ends() {
+    let cluster = Cluster::start(&["--no-default-nodepool", "--in-memory"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let api: Api<ConfigMap> =
+            Api::namespaced(client(&cluster.kubeconfig()).await, "kube-node-lease");
+        let nothing = WatchParams::default().labels("l=none").timeout(3);
+        let stream = api.watch(&nothing, "1").await.unwrap().boxed();
+        let newest = api.create(&PostParams::default(), &map("m", "a")).await.unwrap();
+        let events: Vec<_> = stream.try_collect().await.unwrap();
+        let [WatchEvent::Bookmark(b)] = events.as_slice() else { panic!("{events:?}") };
+        let number = |r: &str| r.parse::<u64>().unwrap();
+        assert!(
+            number(&b.metadata.resource_version)
+                >= number(&newest.resource_version().unwrap())
+        );
+    });
+}

@@ -223,6 +223,9 @@ fn changes(c: &Cluster) {
 }
 
 fn answers(c: &Cluster) {
+    let old = c.try_kubectl(&["get", "componentstatuses"]);
+    let warning = String::from_utf8(old.stderr).unwrap();
+    assert!(warning.contains("Warning: v1 ComponentStatus is deprecated in v1.19+"), "{warning}");
     let explained = c.kubectl(&["explain", "deployment.spec.strategy"]);
     for line in [
         "GROUP:      apps",
