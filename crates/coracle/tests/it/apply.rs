@@ -44,6 +44,9 @@ fn managers(v: &Value) -> Vec<String> {
 #[test]
 fn kubectl_applies_on_the_server() {
     let c = Cluster::start(&["--no-default-nodepool", "--in-memory"]);
+    if !c.kubectl_has(29, "complete server-side apply") {
+        return;
+    }
     let f = file(&c, &deployment("nginx:1.27", 2));
     let apply = ["apply", "--server-side", "-f", &f];
     let show = || c.json(&["get", "deployment", "web", "--show-managed-fields"]);

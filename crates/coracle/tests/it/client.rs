@@ -94,8 +94,7 @@ fn a_watch_tells_its_progress_before_it_ends() {
         let [WatchEvent::Bookmark(b)] = events.as_slice() else { panic!("{events:?}") };
         let number = |r: &str| r.parse::<u64>().unwrap();
         assert!(
-            number(&b.metadata.resource_version)
-                >= number(&newest.resource_version().unwrap())
+            number(&b.metadata.resource_version) >= number(&newest.resource_version().unwrap())
         );
     });
 }

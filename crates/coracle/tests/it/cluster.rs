@@ -85,6 +85,21 @@ impl Cluster {
             .expect("kubectl is installed")
     }
 
+    /// The minor of the installed kubectl.
+    pub(crate) fn kubectl_minor(&self) -> u32 {
+        let v = self.json(&["version"]);
+        v["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse().unwrap()
+    }
+
+    /// Whether kubectl is new enough for something; says so when it is not (Debian 12 has 1.20).
+    pub(crate) fn kubectl_has(&self, minor: u32, what: &str) -> bool {
+        let own = self.kubectl_minor();
+        if own < minor {
+            println!("skipped: kubectl 1.{own} has no {what}, which 1.{minor} brought");
+        }
+        own >= minor
+    }
+
     /// What kubectl says when it fails.
     pub(crate) fn kubectl_error(&self, args: &[&str]) -> String {
         let out = self.try_kubectl(args);

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, root};
 use std::path::PathBuf;
 
 /// The minor of the kubectl whose words the files of `describe` and `explain` hold.
-const KUBECTL_MINOR: &str = "32";
+const KUBECTL_MINOR: u32 = 32;
 
 fn file(name: &str) -> PathBuf {
     root().join("crates/coracle/tests/golden").join(name)
@@ -190,8 +190,7 @@ fn tables_and_descriptions() {
     }
     compare("tables.txt", &tables, &mut failures);
 
-    let version = c.json(&["version"]);
-    let minor = version["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+');
+    let minor = c.kubectl_minor();
     if minor != KUBECTL_MINOR {
         println!(
             "this kubectl is 1.{minor}, the files of describe and explain are 1.{KUBECTL_MINOR}'s: only tables were compared"
