@@ -226,6 +226,9 @@ fn settle(
     force: bool,
 ) -> Result<(Comparison, Vec<Conflict>), PatchError> {
     let compared = versions.typed.compare(live, new)?;
+    if managed.0.keys().all(|m| me == Some(m)) {
+        return Ok((compared, vec![])); // Nobody else: most creates.
+    }
     let mut at: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
     at.insert(versions.current.to_owned(), Some(compared.clone()));
     let mut conflicts = Vec::new();

@@ -126,6 +126,9 @@ impl FieldSet {
 
     /// Paths of this set that are not in the other.
     pub fn difference(&self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self.clone();
+        }
         self.map(|e, node| match other.0.get(e) {
             None => node.clone(),
             Some(theirs) => Node {
