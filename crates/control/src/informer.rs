@@ -121,7 +121,10 @@ where
                             .collect()
                     };
                     gone.iter().for_each(|o| self.remove(o));
-                    std::mem::take(&mut listed).into_values().for_each(|o| self.set(o));
+                    // Progress grows object by object: the newest comes last, when all are in.
+                    let mut all: Vec<K> = std::mem::take(&mut listed).into_values().collect();
+                    all.sort_by_key(revision);
+                    all.into_iter().for_each(|o| self.set(o));
                     self.synced.send_replace(true);
                 }
                 Some(Ok(watcher::Event::Apply(mut o))) => {
@@ -177,7 +180,9 @@ where
     /// Calls `handler` for every object that is there and every later change.
     pub fn on_change(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
         let mut handlers = self.handlers.write();
-        for o in self.store.read().objects.values() {
+        // The store is let go first: a handler may read it.
+        let all: Vec<Arc<K>> = self.store.read().objects.values().cloned().collect();
+        for o in &all {
             handler(&Change { old: None, new: Some(o) });
         }
         handlers.push(Box::new(handler));

@@ -6,6 +6,9 @@ use serde_json::Value;
 /// Most operations of one patch, as upstream.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// Most bytes that the copies of one patch may make, as upstream.
+const MAX_COPIED_BYTES: usize = 3 << 20;
+
 /// Applies all operations or none.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let operations = patch.as_array().ok_or_else(|| {
@@ -18,8 +21,9 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
         )));
     }
     let mut result = target.clone();
+    let mut copied = 0;
     for (i, operation) in operations.iter().enumerate() {
-        one(&mut result, operation).map_err(|e| match e {
+        one(&mut result, operation, &mut copied).map_err(|e| match e {
             PatchError::DoesNotApply(why) => {
                 PatchError::DoesNotApply(format!("operation {i}: {why}"))
             }
@@ -31,7 +35,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     Ok(())
 }
 
-fn one(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
+fn one(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
     let field = |name: &str| {
         operation[name]
             .as_str()
@@ -64,7 +68,15 @@ fn one(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
         }
         "copy" => {
             let from = field("from")?;
-            let v = find(target, from)?.cloned().ok_or_else(|| missing("copy", from))?;
+            let found = find(target, from)?.ok_or_else(|| missing("copy", from))?;
+            // Copies of copies grow without bound; so would their depth.
+            *copied += found.to_string().len();
+            if *copied > MAX_COPIED_BYTES {
+                return Err(PatchError::TooLarge(format!(
+                    "Unable to complete the copy operation: the accumulated size of copies is over {MAX_COPIED_BYTES} bytes"
+                )));
+            }
+            let v = found.clone();
             add(target, path, v)
         }
         "test" => {
@@ -158,6 +170,18 @@ fn remove(target: &mut Value, path: &str) -> Result<Value, PatchError> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn copies_of_copies_end() {
+        let grow = |path: &dyn Fn(usize) -> String| {
+            let operations: Vec<Value> =
+                (0..200).map(|i| json!({"op": "copy", "from": "/data", "path": path(i)})).collect();
+            let mut v = json!({"data": {"a": "x".repeat(1000)}});
+            apply(&mut v, &Value::Array(operations)).unwrap_err()
+        };
+        assert!(matches!(grow(&|i| format!("/data/x{i}")), PatchError::TooLarge(_)));
+        assert!(matches!(grow(&|_| "/data/x".into()), PatchError::TooLarge(_)));
+    }
 
     #[test]
     fn operations() {

@@ -52,6 +52,7 @@ impl Registry {
                 decode::json_type(&value)
             )));
         }
+        check_depth(&value)?;
         check_type_meta(kind, &mut value)?;
         let meta = std::mem::take(&mut value["metadata"]);
         let form = if kind.custom { Form::Custom } else { Form::BuiltIn };
@@ -96,6 +97,25 @@ impl Registry {
         }
         Ok(value)
     }
+}
+
+/// Deepest nesting of an object. What is stored must be readable again, and JSON is read to 128.
+const MAX_DEPTH: usize = 120;
+
+/// Refuses what JSON cannot carry but protobuf and patches can make.
+pub(crate) fn check_depth(v: &Value) -> Result<(), Status> {
+    fn fits(v: &Value, left: usize) -> bool {
+        let Some(left) = left.checked_sub(1) else { return false };
+        match v {
+            Value::Object(map) => map.values().all(|v| fits(v, left)),
+            Value::Array(items) => items.iter().all(|v| fits(v, left)),
+            _ => true,
+        }
+    }
+    if fits(v, MAX_DEPTH) {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("the object is nested more than {MAX_DEPTH} levels deep")))
 }
 
 pub(crate) fn check_type_meta(kind: &Kind, v: &mut Value) -> Result<(), Status> {

@@ -3,7 +3,7 @@
 
 use crate::{
     Registry, convert,
-    input::{Input, check_type_meta, decode_metadata},
+    input::{Input, check_depth, check_type_meta, decode_metadata},
     write::{Changed, FieldWriter, WriteOptions, Written},
 };
 use coracle_meta::{Status, status::Cause, time};
@@ -85,7 +85,8 @@ impl Registry {
         let updated = self.with_versions(kind, |versions| {
             apply::update(versions, old.unwrap_or(&empty), new, managed, &who)
         });
-        updated.map(|m| m.write()).map_err(Status::internal)
+        // An object whose parts cannot be told apart is for validation to refuse.
+        Ok(updated.map_or_else(|_| before.clone(), |m| m.write()))
     }
 
     /// Server-side apply of a configuration, to an object or to its status.
@@ -190,6 +191,7 @@ impl Registry {
                 return Err(Status::bad_request(format!("{f} must be set in an apply patch")));
             }
         }
+        check_depth(&v)?;
         check_type_meta(kind, &mut v)?;
         if !v["metadata"]["managedFields"].is_null() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));

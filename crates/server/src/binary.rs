@@ -9,11 +9,11 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// The structure of a built-in type by its version and kind: one that is served, or one that only
-/// requests and responses carry. The newest minor's table holds those of all.
+/// requests and responses carry (those of `meta` go by the version of any group). The newest minor's table holds those of all.
 pub(crate) fn definition(arena: &Arena, api_version: &str, kind: &str) -> Option<Slot> {
     let (group, version) = coracle_meta::gvk::split_api_version(api_version);
     let package = if group.is_empty() { "core" } else { group.split('.').next()? };
-    let names = [format!("{package}.{version}.{kind}"), format!("meta.{version}.{kind}")];
+    let names = [format!("{package}.{version}.{kind}"), format!("meta.v1.{kind}")];
     names.iter().find_map(|n| arena.find(n)).map(|id| Slot::of(Type::Object(id)))
 }
 

@@ -102,7 +102,15 @@ async fn answer(
         Ok(bytes) => bytes,
         Err(s) => return respond::status(&s, &parts.headers),
     };
-    server.handle(&identity, Request::from_parts(parts, bytes)).await
+    // A task of its own: a client that goes away does not end a write half-way, and a panic is an
+    // answer to one request, not the end of its connection.
+    let (server, headers) = (server.clone(), parts.headers.clone());
+    let request = Request::from_parts(parts, bytes);
+    let handled = tokio::spawn(async move { server.handle(&identity, request).await });
+    handled.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request was not answered");
+        respond::status(&Status::internal("the request could not be handled"), &headers)
+    })
 }
 
 /// A whole body. One that is too large is read to its end (within reason) and refused: a client

@@ -160,9 +160,10 @@ impl Query {
         self.get(name).is_some_and(|v| v != "false" && v != "0")
     }
 
-    /// Seconds until a watch ends.
+    /// Seconds until a watch ends; a day at most.
     pub fn timeout_seconds(&self) -> Result<Option<u64>, Status> {
-        self.number("timeoutSeconds")
+        const LONGEST: u64 = 24 * 3600;
+        Ok(self.number("timeoutSeconds")?.map(|s: u64| s.min(LONGEST)))
     }
 
     /// Options of list and watch.

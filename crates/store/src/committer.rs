@@ -78,6 +78,7 @@ impl Committer {
                     let _ = reply.send(Err(CommitError::Engine(why)));
                 }
                 Message::Write { write, reply, .. } => part.write(write, reply),
+                Message::Expire { .. } if self.failed.is_some() => {}
                 Message::Expire { now_seconds, .. } => part.expire(now_seconds),
             }
         }
