@@ -38,7 +38,7 @@ pub(crate) struct Options {
     /// Kubernetes version whose API is served: 1.34, 1.35, 1.36 or 1.37
     #[arg(long, value_name = "VERSION", default_value_t = Minor::LATEST.to_string())]
     kubernetes_version: String,
-    /// Cloud to buy nodes from: simulated[:key=value,...]; keys: seed, speed, boot, zones
+    /// Cloud to buy nodes from: simulated[:key=value,...]; keys: seed, speed, boot, pod-start, zones, notice
     #[arg(long, value_name = "CLOUD", default_value = "simulated")]
     cloud: String,
     /// Address to listen at; port 0 picks a free one

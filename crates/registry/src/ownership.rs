@@ -22,8 +22,13 @@ use std::sync::Arc;
 const RETRIES: usize = 8;
 
 impl Registry {
-    /// Calls with the views of a kind's objects at all its versions.
-    fn with_versions<R>(&self, kind: &Kind, f: impl FnOnce(&Versions<'_>) -> R) -> R {
+    /// Calls with the views of a kind's objects at all its versions, and with who writes now.
+    fn with_versions<R>(
+        &self,
+        kind: &Kind,
+        writer: &FieldWriter,
+        f: impl FnOnce(&Versions<'_>, &Writer<'_>) -> R,
+    ) -> R {
         let table = self.kinds();
         let pack = pack::of(self.minor());
         let at = |api_version: &str| {
@@ -37,7 +42,14 @@ impl Registry {
             v
         };
         let current = kind.api_version();
-        f(&Versions {
+        let (reset, now) = (reset_fields(kind, &writer.subresource), time::rfc3339(self.now()));
+        let who = Writer {
+            manager: &writer.manager,
+            subresource: &writer.subresource,
+            reset: &reset,
+            now: &now,
+        };
+        let versions = Versions {
             current: &current,
             typed: Typed::object(kind.arena(), kind.root(), pack),
             convert: &|v, version| {
@@ -45,7 +57,8 @@ impl Registry {
                 Some((between(kind, to, v), Typed::object(to.arena(), to.root(), pack)))
             },
             convert_back: &|v, version| Some(between(at(version)?, kind, v)),
-        })
+        };
+        f(&versions, &who)
     }
 
     /// `managedFields` after a write from `old` (none for a create) to `new`, neither of which has
@@ -74,16 +87,8 @@ impl Registry {
             },
             _ => stored(),
         };
-        let reset = reset_fields(kind, &writer.subresource);
-        let now = time::rfc3339(self.now());
-        let who = Writer {
-            manager: &writer.manager,
-            subresource: &writer.subresource,
-            reset: &reset,
-            now: &now,
-        };
-        let updated = self.with_versions(kind, |versions| {
-            apply::update(versions, old.unwrap_or(&empty), new, managed, &who)
+        let updated = self.with_versions(kind, writer, |versions, who| {
+            apply::update(versions, old.unwrap_or(&empty), new, managed, who)
         });
         // An object whose parts cannot be told apart is for validation to refuse.
         Ok(updated.map_or_else(|_| before.clone(), |m| m.write()))
@@ -142,16 +147,8 @@ impl Registry {
     ) -> Result<Changed, Status> {
         let managed = Managed::read(before)
             .map_err(|e| Status::internal(format!("failed to decode managed fields: {e}")))?;
-        let reset = reset_fields(kind, &writer.subresource);
-        let now = time::rfc3339(self.now());
-        let who = Writer {
-            manager: &writer.manager,
-            subresource: &writer.subresource,
-            reset: &reset,
-            now: &now,
-        };
-        let applied = self.with_versions(kind, |versions| {
-            apply::apply(versions, live, config, &managed, &who, force)
+        let applied = self.with_versions(kind, writer, |versions, who| {
+            apply::apply(versions, live, config, &managed, who, force)
         });
         match applied {
             Ok((value, managed)) => Ok(Changed { value, managed: Some(managed.write()) }),

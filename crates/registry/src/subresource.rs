@@ -351,19 +351,11 @@ impl Registry {
         patch: &Patch,
         o: &WriteOptions,
     ) -> Result<Written, Status> {
-        let mut v = self.current(kind, namespace, name)?;
-        let applied = match patch {
-            Patch::Json(p) => coracle_patch::json_patch::apply(&mut v, p),
-            Patch::Merge(p) => {
-                coracle_patch::merge::apply(&mut v, p.clone());
-                Ok(())
-            }
-            Patch::Strategic(p) => {
-                coracle_patch::strategic::apply(kind.arena(), kind.root(), &mut v, p.clone())
-            }
-        };
-        applied.map_err(|e| Status::bad_request(e.to_string()))?;
-        self.update_part(kind, namespace, name, subresource, v.into(), o).await
+        self.modify(kind, namespace, name, subresource, o, vec![], |old, warnings| {
+            let given = self.patched(kind, name, old, patch, &[], o, warnings)?;
+            Ok(take_part(subresource, old, &given).into())
+        })
+        .await
     }
 }
 

@@ -211,14 +211,27 @@ impl Registry {
             ));
         }
         self.modify(kind, namespace, name, subresource, o, vec![], |old, warnings| {
-            let mut v = old.clone();
-            apply_patch(kind, &mut v, patch).map_err(|e| patch_status(kind, name, e))?;
-            let input = Input { value: v, duplicates: duplicates.to_vec() };
-            let v = self.decode(kind, input, o, warnings)?;
+            let v = self.patched(kind, name, old, patch, duplicates, o, warnings)?;
             check_identity(kind, namespace, name, &v)?;
             Ok(v.into())
         })
         .await
+    }
+
+    /// An object with a patch applied, decoded.
+    pub(crate) fn patched(
+        &self,
+        kind: &Kind,
+        name: &str,
+        old: &Value,
+        patch: &Patch,
+        duplicates: &[String],
+        o: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let mut value = old.clone();
+        apply_patch(kind, &mut value, patch).map_err(|e| patch_status(kind, name, e))?;
+        self.decode(kind, Input { value, duplicates: duplicates.to_vec() }, o, warnings)
     }
 
     /// Reads, changes, and writes an object until no other writer comes between.

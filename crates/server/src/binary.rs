@@ -9,7 +9,8 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// The structure of a built-in type by its version and kind: one that is served, or one that only
-/// requests and responses carry (those of `meta` go by the version of any group). The newest minor's table holds those of all.
+/// requests and responses carry (those of `meta` go by the version of any group). The newest
+/// minor's table holds those of all.
 pub(crate) fn definition(arena: &Arena, api_version: &str, kind: &str) -> Option<Slot> {
     let (group, version) = coracle_meta::gvk::split_api_version(api_version);
     let package = if group.is_empty() { "core" } else { group.split('.').next()? };
@@ -25,20 +26,25 @@ fn missing(v: &Value) -> Status {
 pub(crate) fn sealed(v: &Value) -> Result<Vec<u8>, Status> {
     let (api_version, kind) =
         (v["apiVersion"].as_str().unwrap_or_default(), v["kind"].as_str().unwrap_or_default());
-    let pack = pack::of(Minor::LATEST);
-    let raw = match kind {
-        "PartialObjectMetadata" => partial(v),
-        "PartialObjectMetadataList" => {
+    let raw = match v["items"].as_array().zip(kind.strip_suffix("List")) {
+        Some((items, kind)) => {
             let items: Vec<Vec<u8>> =
-                v["items"].as_array().into_iter().flatten().map(partial).collect();
+                items.iter().map(|i| message(api_version, kind, i)).collect::<Result<_, _>>()?;
             protobuf::list(&list_meta(&v["metadata"])?, items.iter().map(Vec::as_slice))
         }
-        _ => {
-            let slot = definition(&pack.arena, api_version, kind).ok_or_else(|| missing(v))?;
-            protobuf::encode(&pack.arena, &slot, v)
-        }
+        None => message(api_version, kind, v)?,
     };
     Ok(protobuf::seal(api_version, kind, &raw))
+}
+
+/// The raw message of one object.
+fn message(api_version: &str, kind: &str, v: &Value) -> Result<Vec<u8>, Status> {
+    if kind == "PartialObjectMetadata" {
+        return Ok(partial(v));
+    }
+    let arena = &pack::of(Minor::LATEST).arena;
+    let slot = definition(arena, api_version, kind).ok_or_else(|| missing(v))?;
+    Ok(protobuf::encode(arena, &slot, v))
 }
 
 /// Metadata alone: a message whose first field it is, as in a list.

@@ -32,10 +32,10 @@ pub(crate) async fn handle(
     server: &Arc<Server>,
     identity: &Identity,
     info: &RequestInfo,
-    request: Request<Bytes>,
+    request: &Request<Bytes>,
 ) -> Reply {
     if !info.is_resource() {
-        return plain(server, info, &request);
+        return plain(server, info, request);
     }
     let kinds = server.registry.kinds();
     let kind = kinds
@@ -52,7 +52,7 @@ pub(crate) async fn handle(
     {
         return Err(Status::no_such_resource());
     }
-    let query = Query::of(&request);
+    let query = Query::of(request);
     let mut accept = Accept::of(request.headers(), !kind.custom)?;
     accept.include = match query.get("includeObject") {
         None | Some("Metadata") => negotiate::Include::Metadata,
@@ -63,7 +63,7 @@ pub(crate) async fn handle(
         }
     };
     let warning = kind.warning.clone();
-    let call = Call { server, identity, info, kind, query, accept, request: &request };
+    let call = Call { server, identity, info, kind, query, accept, request };
     let reply =
         if info.subresource.is_empty() { call.main().await } else { call.subresource().await };
     reply.map(|mut response| {

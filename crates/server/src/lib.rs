@@ -96,20 +96,19 @@ impl Server {
     ) -> Response<Body> {
         let started = Instant::now();
         let info = RequestInfo::of(&request);
-        let headers = request.headers().clone();
-        let response = match self.answer(identity, &info, request).await {
+        let response = match self.answer(identity, &info, &request).await {
             Ok(response) => response,
-            Err(status) => respond::status(&status, &headers),
+            Err(status) => respond::status(&status, request.headers()),
         };
         self.metrics.observe(&info, response.status().as_u16(), started.elapsed());
-        compress::large(&headers, response).await
+        compress::large(request.headers(), response).await
     }
 
     async fn answer(
         self: &Arc<Self>,
         identity: &Identity,
         info: &RequestInfo,
-        request: Request<Bytes>,
+        request: &Request<Bytes>,
     ) -> Result<Response<Body>, Status> {
         let _permit = if info.is_watch() {
             None
@@ -118,7 +117,7 @@ impl Server {
                 || Status::too_many_requests("Too many requests, please try again later.", 1);
             Some(self.in_flight.try_acquire().map_err(|_| busy())?)
         };
-        let identity = authn::impersonate(self, identity, &request)?;
+        let identity = authn::impersonate(self, identity, request)?;
         self.rbac.authorize(&identity, info)?;
         handlers::handle(self, &identity, info, request).await
     }

@@ -104,12 +104,13 @@ async fn answer(
     };
     // A task of its own: a client that goes away does not end a write half-way, and a panic is an
     // answer to one request, not the end of its connection.
-    let (server, headers) = (server.clone(), parts.headers.clone());
+    let server = server.clone();
     let request = Request::from_parts(parts, bytes);
     let handled = tokio::spawn(async move { server.handle(&identity, request).await });
     handled.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a request was not answered");
-        respond::status(&Status::internal("the request could not be handled"), &headers)
+        let status = Status::internal("the request could not be handled");
+        respond::status(&status, &http::HeaderMap::new())
     })
 }
 

@@ -130,6 +130,11 @@ fn every_answer_can_be_protobuf() {
         let (status, content, _) = get(&c, pools, &format!("{PROTOBUF},application/json")).await;
         assert_eq!((status, content.as_str()), (StatusCode::OK, "application/json"));
         watch(&c, maps, &stored).await;
+        let path = format!("{maps}?fieldSelector=metadata.name%3Dp");
+        let (status, _, bytes) = send(&c, "DELETE", &path, PROTOBUF, vec![]).await;
+        let e = protobuf::envelope(&bytes).unwrap();
+        assert_eq!((status, e.kind.as_str()), (StatusCode::OK, "ConfigMapList"));
+        assert_eq!(parts(e.raw).iter().filter(|(n, _)| *n == 2).count(), 1);
     });
 }
 
