@@ -15,6 +15,7 @@ pub mod field_selector;
 pub mod gvk;
 pub mod json;
 pub mod name;
+pub mod pattern;
 pub mod quantity;
 pub mod selector;
 pub mod status;

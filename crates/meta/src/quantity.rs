@@ -63,6 +63,11 @@ impl Quantity {
         saturate(div_ceil(self.nanos, NANOS / 1000))
     }
 
+    /// Another value, printed in the same family of suffixes.
+    pub fn with_nanos(&self, nanos: i128) -> Self {
+        Self { nanos, ..*self }
+    }
+
     /// The value in billionths of a unit.
     pub fn nanos(&self) -> i128 {
         self.nanos

@@ -139,7 +139,9 @@ impl Status {
 
     /// 422 with one cause a field, worded as upstream does.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: Vec<FieldError>) -> Self {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let mut seen = std::collections::HashSet::new();
+        let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        texts.retain(|t| seen.insert(t.clone()));
         let list = match texts.len() {
             1 => texts[0].clone(),
             _ => format!("[{}]", texts.join(", ")),
@@ -325,6 +327,39 @@ impl FieldError {
             value: Some(value.into()),
             detail: format!("supported values: {}", list.join(", ")),
         }
+    }
+
+    /// A value of the wrong JSON type.
+    pub fn type_invalid(
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { kind: FieldErrorKind::TypeInvalid, ..Self::invalid(path, value, detail) }
+    }
+
+    /// More items than may be.
+    pub fn too_many(path: impl Into<String>, actual: usize, most: usize) -> Self {
+        let items = if most == 1 { "item" } else { "items" };
+        Self {
+            kind: FieldErrorKind::TooMany,
+            ..Self::invalid(path, actual, format!("must have at most {most} {items}"))
+        }
+    }
+
+    /// More bytes than may be.
+    pub fn too_long(path: impl Into<String>, most: u64) -> Self {
+        let bytes = if most == 1 { "byte" } else { "bytes" };
+        Self {
+            kind: FieldErrorKind::TooLong,
+            value: None,
+            ..Self::invalid(path, "", format!("may not be more than {most} {bytes}"))
+        }
+    }
+
+    /// A value that refers to what is not there.
+    pub fn not_found(path: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self { kind: FieldErrorKind::NotFound, ..Self::invalid(path, value, "") }
     }
 
     /// Title, value and detail without the path: the cause's message.

@@ -5,7 +5,6 @@ use coracle_meta::Status;
 use coracle_schema::{
     Kind,
     decode::{self, Form},
-    validate,
 };
 use serde_json::{Map, Value, json};
 
@@ -60,12 +59,9 @@ impl Registry {
         let (meta, meta_report) = decode_metadata(self, meta);
         value["metadata"] = meta;
         let errors: Vec<_> = meta_report.errors.iter().chain(&report.errors).collect();
-        let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        if !errors.is_empty() {
-            if kind.custom && meta_report.errors.is_empty() {
-                let fields = errors.iter().map(|e| validate::type_error(e)).collect();
-                return Err(Status::invalid(&kind.group, &kind.kind, name, fields));
-            }
+        // Types of custom resources are validation's: it tells all faults together.
+        let of_metadata = !meta_report.errors.is_empty();
+        if !errors.is_empty() && (of_metadata || !kind.custom) {
             return Err(Status::bad_request(format!(
                 "{} in version {:?} cannot be handled as a {}: {}",
                 kind.kind,

@@ -476,16 +476,8 @@ fn crd_names(v: &mut Value) {
     }
 }
 
-fn crd_check(v: &Value) -> Result<(), Status> {
-    let name = path::text(v, "metadata.name");
-    coracle_schema::crd::check(v).map_err(|errors| {
-        Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", name, errors)
-    })
-}
-
 fn crd_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
     crd_names(v);
-    crd_check(v)?;
     v["metadata"]["finalizers"] = json!([CRD_FINALIZER]);
     let now = time::rfc3339(r.now());
     let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
@@ -505,7 +497,6 @@ fn crd_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
 
 fn crd_update(new: &mut Value) -> Result<(), Status> {
     crd_names(new);
-    crd_check(new)?;
     new["status"]["acceptedNames"] = new["spec"]["names"].clone();
     let versions = new["spec"]["versions"].as_array().cloned().unwrap_or_default();
     if let Some(storage) = versions.iter().find(|x| x["storage"] == true) {

@@ -22,6 +22,10 @@ const RULES: &[(&str, &[Rule])] = &[
     ("/configmaps", &[immutable_data]),
     ("/secrets", &[immutable_data, |v, old, e| fixed(v, old, "type", e)]),
     ("policy/poddisruptionbudgets", &[disruption_budget]),
+    (
+        "apiextensions.k8s.io/customresourcedefinitions",
+        &[|v, old, e| e.extend(coracle_schema::crd::check(v, old))],
+    ),
     ("rbac.authorization.k8s.io/rolebindings", &[role_ref]),
     ("rbac.authorization.k8s.io/clusterrolebindings", &[role_ref]),
     ("scheduling.k8s.io/priorityclasses", &[|v, old, e| fixed(v, old, "value", e)]),

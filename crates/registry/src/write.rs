@@ -8,9 +8,13 @@ use crate::{
     Registry, admission, convert, input::check_identity, parse, strategy, table, validation,
 };
 use bytes::Bytes;
-use coracle_meta::{Status, status::FieldError, time};
+use coracle_meta::{
+    Status,
+    status::{FieldError, FieldErrorKind},
+    time,
+};
 use coracle_patch::{PatchError, apply::take_managed};
-use coracle_schema::{Kind, defaults, validate};
+use coracle_schema::{Kind, crd, defaults, validate};
 use coracle_store::{CommitError, Encoded, Expect, Object, Write};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -126,7 +130,7 @@ impl Registry {
             admission::create(self, kind, namespace, &mut v)?;
             strategy::after_defaults(kind, &mut v);
             set_or_remove(&mut v["metadata"], "managedFields", managed.clone());
-            let errors = self.check(kind, &v, None);
+            let errors = self.check(kind, &v, None, &mut warnings);
             let object_name = v["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             if !errors.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, &object_name, errors));
@@ -289,7 +293,7 @@ impl Registry {
                 });
             }
             set_or_remove(&mut new["metadata"], "managedFields", managed);
-            let errors = self.check(kind, &new, Some(&old));
+            let errors = self.check(kind, &new, Some(&old), &mut warnings);
             if !errors.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, name, errors));
             }
@@ -386,9 +390,19 @@ impl Registry {
     }
 
     /// All validation of an object about to be stored.
-    fn check(&self, kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    fn check(
+        &self,
+        kind: &Kind,
+        v: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Vec<FieldError> {
         let mut errors = validation::metadata(kind, v, old);
         errors.extend(validation::rules(kind, v, old));
+        if kind.custom {
+            errors.extend(custom_faults(kind, v, old, warnings));
+            return errors;
+        }
         let mut structural = validate::validate(kind.arena(), kind.root(), v, "");
         if let Some(old) = old {
             // Ratcheting: what was stored already and did not change may stay as it is.
@@ -396,8 +410,7 @@ impl Registry {
             structural.retain(|e| !before.contains(e));
         }
         // Built-in lists say themselves what may not occur twice.
-        structural
-            .retain(|e| kind.custom || e.kind != coracle_meta::status::FieldErrorKind::Duplicate);
+        structural.retain(|e| e.kind != FieldErrorKind::Duplicate);
         let seen: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
         errors.extend(structural.into_iter().filter(|e| !seen.contains(&e.path)));
         errors
@@ -462,6 +475,34 @@ fn write_map(
     }
     out.push(b'}');
     Ok(())
+}
+
+/// What the schema of a custom kind and its rules say of an object.
+fn custom_faults(
+    kind: &Kind,
+    v: &Value,
+    old: Option<&Value>,
+    warnings: &mut Vec<String>,
+) -> Vec<FieldError> {
+    let mut errors = match old {
+        Some(old) => validate::validate_update(kind.arena(), kind.root(), v, old),
+        None => validate::validate(kind.arena(), kind.root(), v, ""),
+    };
+    let blind = |e: &FieldError| {
+        use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+        matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+    };
+    if !kind.arena().has_rules() {
+        return errors;
+    }
+    if errors.iter().any(blind) {
+        errors.push(crd::rules::skipped());
+        return errors;
+    }
+    let verdict = crd::rules::evaluate(kind.arena(), kind.root(), v, old);
+    warnings.extend(verdict.warnings);
+    errors.extend(verdict.errors);
+    errors
 }
 
 fn random_suffix() -> String {

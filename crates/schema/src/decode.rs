@@ -152,7 +152,7 @@ impl Walk<'_> {
             }
             (Type::List(item), Value::Array(items)) => {
                 for (i, v) in items.iter_mut().enumerate() {
-                    if v.is_null() && !item.nullable {
+                    if v.is_null() && !item.nullable && self.form == Form::BuiltIn {
                         // Go decodes a null item as the zero value of its type.
                         *v = zero(&item.ty);
                     }

@@ -54,10 +54,12 @@ pub fn constant<'d>(def: &'d Def, field: &str) -> Option<&'d Value> {
 /// Fills absent fields, parents before children.
 pub fn apply(arena: &Arena, slot: &Slot, value: &mut Value) {
     match (&slot.ty, value) {
-        (Type::List(item), Value::Array(items)) if has_objects(&item.ty) => {
+        (Type::List(item), Value::Array(items)) if has_objects(&item.ty) || item.default.is_some() => {
+            instead_of_null(item, items.iter_mut());
             items.iter_mut().for_each(|v| apply(arena, item, v));
         }
-        (Type::Map(item), Value::Object(map)) if has_objects(&item.ty) => {
+        (Type::Map(item), Value::Object(map)) if has_objects(&item.ty) || item.default.is_some() => {
+            instead_of_null(item, map.values_mut());
             map.values_mut().for_each(|v| apply(arena, item, v));
         }
         (Type::Object(id), Value::Object(map)) => {
@@ -74,6 +76,13 @@ pub fn apply(arena: &Arena, slot: &Slot, value: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// A null where there may be none becomes the default of its place.
+fn instead_of_null<'v>(slot: &Slot, values: impl Iterator<Item = &'v mut Value>) {
+    if let Some(default) = slot.default.as_deref().filter(|_| !slot.nullable) {
+        values.filter(|v| v.is_null()).for_each(|v| *v = default.clone());
     }
 }
 

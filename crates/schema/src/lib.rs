@@ -18,6 +18,7 @@ pub mod crd;
 pub mod decode;
 pub mod defaults;
 pub mod descriptions;
+pub mod format;
 pub mod jsonpath;
 pub mod kinds;
 pub mod minor;

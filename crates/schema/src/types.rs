@@ -2,7 +2,7 @@
 
 use regex::Regex;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Index of a definition in its [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,12 +13,19 @@ pub struct DefId(pub u32);
 pub struct Arena {
     pub(crate) defs: Vec<Def>,
     pub(crate) by_name: BTreeMap<String, DefId>,
+    /// Whether any place has rules in CEL.
+    pub(crate) has_rules: bool,
 }
 
 impl Arena {
     /// The definition with an id of this arena.
     pub fn def(&self, id: DefId) -> &Def {
         &self.defs[id.0 as usize]
+    }
+
+    /// Whether any place has rules in CEL.
+    pub fn has_rules(&self) -> bool {
+        self.has_rules
     }
 
     /// The definition with a name such as `core.v1.PodSpec`.
@@ -151,6 +158,12 @@ pub struct Slot {
     pub allowed: Vec<Value>,
     /// Further limits of custom resources.
     pub limits: Option<Box<Limits>>,
+    /// The only JSON type, for validations inside junctors.
+    pub json_type: Option<Box<str>>,
+    /// What an absent item of a list or value of a map becomes.
+    pub default: Option<Box<Value>>,
+    /// Rules in CEL of custom resources.
+    pub rules: Option<Arc<crate::crd::rules::Rules>>,
     /// Protobuf field number; several for the fields of embedded structs, outermost first.
     pub tag: Box<[u32]>,
     /// Explanation for `kubectl explain`.
@@ -169,6 +182,9 @@ impl Slot {
             patch: PatchStrategy::default(),
             allowed: vec![],
             limits: None,
+            json_type: None,
+            default: None,
+            rules: None,
             tag: Box::default(),
             description: "".into(),
         }

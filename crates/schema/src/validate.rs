@@ -3,6 +3,7 @@
 
 use crate::{
     decode::{TypeError, json_type},
+    format,
     types::{Arena, Limits, ListType, Slot, Type},
 };
 use coracle_meta::{
@@ -15,7 +16,15 @@ use std::collections::HashSet;
 /// Checks a decoded and defaulted value. `path` is where it stands, empty for a whole object.
 pub fn validate(arena: &Arena, slot: &Slot, value: &Value, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(arena, slot, value, path, &mut errors);
+    check(arena, slot, value, None, path, &mut errors);
+    errors
+}
+
+/// Checks a value that replaces another: what was stored already and did not change may stay as it is
+/// (ratcheting).
+pub fn validate_update(arena: &Arena, slot: &Slot, value: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    check(arena, slot, value, Some(old), "", &mut errors);
     errors
 }
 
@@ -23,36 +32,78 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-fn check(arena: &Arena, slot: &Slot, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    if v.is_null() && slot.nullable {
+/// JSON's name of a value's type, as OpenAPI says it.
+fn open_api_type(v: &Value) -> &'static str {
+    match v {
+        Value::Number(n) if n.is_i64() || n.as_f64().is_some_and(|f| f.fract() == 0.0) => "integer",
+        other => match json_type(other) {
+            "bool" => "boolean",
+            t => t,
+        },
+    }
+}
+
+/// The name that a type has in messages, if the value is not of it.
+fn mismatch(ty: &Type, v: &Value) -> Option<&'static str> {
+    let found = open_api_type(v);
+    let (wanted, fits) = match ty {
+        Type::String | Type::Bytes | Type::Time | Type::MicroTime => ("string", found == "string"),
+        Type::Int32 | Type::Int64 => ("integer", found == "integer"),
+        Type::Number => ("number", ["number", "integer"].contains(&found)),
+        Type::Bool => ("boolean", found == "boolean"),
+        Type::IntOrString => ("integer,string", ["integer", "string"].contains(&found)),
+        Type::List(_) => ("array", found == "array"),
+        Type::Map(_) | Type::Object(_) => ("object", found == "object"),
+        Type::Quantity | Type::Any => return None,
+    };
+    (!fits).then_some(wanted)
+}
+
+fn check(
+    arena: &Arena,
+    slot: &Slot,
+    v: &Value,
+    old: Option<&Value>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    if (v.is_null() && slot.nullable) || old == Some(v) {
         return;
     }
-    if !slot.allowed.is_empty() && !slot.allowed.contains(v) && *v != "" {
-        let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-        let supported: Vec<String> = slot.allowed.iter().map(text).collect();
-        let supported: Vec<&str> = supported.iter().map(String::as_str).collect();
-        errors.push(FieldError::not_supported(path, v.clone(), &supported));
+    if let Some(wanted) = mismatch(&slot.ty, v) {
+        let found = open_api_type(v);
+        let why = format!("{path} in body must be of type {wanted}: {found:?}");
+        errors.push(FieldError::type_invalid(path, found, why));
     }
     if let Some(limits) = &slot.limits {
-        check_limits(arena, limits, v, path, errors);
+        check_junctors(arena, limits, v, path, errors);
+        check_limits(limits, v, path, errors);
+    }
+    if !slot.allowed.is_empty() && !slot.allowed.contains(v) && *v != "" {
+        errors.push(outside(&slot.allowed, v, path));
     }
     match (&slot.ty, v) {
         (Type::List(item), Value::Array(items)) => {
             unique(&slot.list, items, path, errors);
             for (i, v) in items.iter().enumerate() {
-                check(arena, item, v, &format!("{path}[{i}]"), errors);
+                let old = match &slot.list {
+                    ListType::Map(keys) => counterpart(old, v, keys),
+                    _ => None,
+                };
+                check(arena, item, v, old, &format!("{path}[{i}]"), errors);
             }
         }
         (Type::Map(item), Value::Object(map)) => {
             for (k, v) in map {
-                check(arena, item, v, &join(path, k), errors);
+                check(arena, item, v, old.and_then(|o| o.get(k)), &join(path, k), errors);
             }
         }
         (Type::Object(id), Value::Object(map)) => {
             let def = arena.def(*id);
             for (name, slot) in &def.fields {
+                let old = old.and_then(|o| o.get(&**name));
                 match map.get(&**name) {
-                    Some(v) => check(arena, slot, v, &join(path, name), errors),
+                    Some(v) => check(arena, slot, v, old, &join(path, name), errors),
                     None if slot.required => {
                         errors.push(FieldError::required(join(path, name), ""))
                     }
@@ -61,7 +112,7 @@ fn check(arena: &Arena, slot: &Slot, v: &Value, path: &str, errors: &mut Vec<Fie
             }
             if let Some(slot) = &def.additional {
                 for (k, v) in map.iter().filter(|(k, _)| !def.fields.contains_key(k.as_str())) {
-                    check(arena, slot, v, &join(path, k), errors);
+                    check(arena, slot, v, old.and_then(|o| o.get(k)), &join(path, k), errors);
                 }
             }
         }
@@ -69,8 +120,21 @@ fn check(arena: &Arena, slot: &Slot, v: &Value, path: &str, errors: &mut Vec<Fie
     }
 }
 
+fn outside(allowed: &[Value], v: &Value, path: &str) -> FieldError {
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let supported: Vec<String> = allowed.iter().map(text).collect();
+    let supported: Vec<&str> = supported.iter().map(String::as_str).collect();
+    FieldError::not_supported(path, v.clone(), &supported)
+}
+
+/// The item of an old list with the same keys.
+fn counterpart<'v>(old: Option<&'v Value>, v: &Value, keys: &[Box<str>]) -> Option<&'v Value> {
+    let same = |o: &&Value| keys.iter().all(|k| o.get(&**k) == v.get(&**k));
+    old?.as_array()?.iter().find(same)
+}
+
 fn unique(list: &ListType, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-    let mut seen = HashSet::new();
+    let (mut seen, mut told) = (HashSet::new(), HashSet::new());
     for (i, v) in items.iter().enumerate() {
         let key = match list {
             ListType::Atomic => return,
@@ -82,146 +146,144 @@ fn unique(list: &ListType, items: &[Value], path: &str, errors: &mut Vec<FieldEr
                 Value::Object(pairs.filter(|(_, v)| !v.is_null()).collect::<Map<_, _>>())
             }
         };
-        if !seen.insert(key.to_string()) {
+        // The first repetition of each is told.
+        if !seen.insert(key.to_string()) && told.insert(key.to_string()) {
             errors.push(FieldError::duplicate(format!("{path}[{i}]"), key));
         }
     }
 }
 
 /// Checks the limits of OpenAPI v3 that hold at a value.
-fn check_limits(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_limits(l: &Limits, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let invalid = |value: Value, detail: String| {
+        FieldError::invalid(path, value, format!("{path} in body {detail}"))
+    };
+    match v {
+        Value::String(s) => check_text(l, s, path, errors),
+        Value::Number(n) => {
+            let n = n.as_f64().unwrap_or(0.0);
+            let shown = |b: f64| if b.fract() == 0.0 { format!("{b:.0}") } else { b.to_string() };
+            if let Some(m) = l.multiple_of.filter(|m| *m > 0.0 && (n / m).fract() != 0.0) {
+                errors.push(invalid(v.clone(), format!("should be a multiple of {}", shown(m))));
+            }
+            let or = |exclusive: bool| if exclusive { "" } else { " or equal to" };
+            if let Some(max) = l.maximum.filter(|m| n > *m || (l.exclusive_maximum && n == *m)) {
+                let why =
+                    format!("should be less than{} {}", or(l.exclusive_maximum), shown(max));
+                errors.push(invalid(v.clone(), why));
+            }
+            if let Some(min) = l.minimum.filter(|m| n < *m || (l.exclusive_minimum && n == *m)) {
+                let why =
+                    format!("should be greater than{} {}", or(l.exclusive_minimum), shown(min));
+                errors.push(invalid(v.clone(), why));
+            }
+        }
+        Value::Array(items) => {
+            let count = items.len();
+            if let Some(min) = l.min_items.filter(|m| (count as u64) < *m) {
+                errors.push(invalid(count.into(), format!("should have at least {min} items")));
+            }
+            if let Some(max) = l.max_items.filter(|m| count as u64 > *m) {
+                errors.push(FieldError::too_many(path, count, usize_of(max)));
+            }
+        }
+        Value::Object(map) => {
+            let count = map.len();
+            if let Some(min) = l.min_properties.filter(|m| (count as u64) < *m) {
+                let why = format!("should have at least {min} properties");
+                errors.push(invalid(count.into(), why));
+            }
+            if let Some(max) = l.max_properties.filter(|m| count as u64 > *m) {
+                errors.push(FieldError::too_many(path, count, usize_of(max)));
+            }
+            for name in l.required_fields.iter().filter(|n| !map.contains_key(&***n)) {
+                errors.push(FieldError::required(join(path, name), ""));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn usize_of(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+fn check_text(l: &Limits, s: &str, path: &str, errors: &mut Vec<FieldError>) {
     let invalid =
-        |detail: String| FieldError::invalid(path, v.clone(), format!("{path} in body {detail}"));
-    if let Some(n) = v.as_f64() {
-        let number = |b: f64| if b.fract() == 0.0 { format!("{b:.0}") } else { b.to_string() };
-        if let Some(min) = l.minimum {
-            if n < min || (l.exclusive_minimum && n == min) {
-                let or = if l.exclusive_minimum { "" } else { " or equal to" };
-                errors.push(invalid(format!("should be greater than{or} {}", number(min))));
-            }
-        }
-        if let Some(max) = l.maximum {
-            if n > max || (l.exclusive_maximum && n == max) {
-                let or = if l.exclusive_maximum { "" } else { " or equal to" };
-                errors.push(invalid(format!("should be less than{or} {}", number(max))));
-            }
-        }
-        if let Some(m) = l.multiple_of.filter(|m| *m != 0.0) {
-            if (n / m).fract() != 0.0 {
-                errors.push(invalid(format!("should be a multiple of {}", number(m))));
-            }
-        }
+        |detail: String| FieldError::invalid(path, s, format!("{path} in body {detail}"));
+    let length = s.chars().count() as u64;
+    if let Some(max) = l.max_length.filter(|m| length > *m) {
+        errors.push(FieldError::too_long(path, max));
+    } else if let Some(min) = l.min_length.filter(|m| length < *m) {
+        errors.push(invalid(format!("should be at least {min} chars long")));
+    } else if let Some(p) = l.pattern.as_ref().filter(|p| !p.is_match(s)) {
+        errors.push(invalid(format!("should match '{p}'")));
     }
-    if let Some(s) = v.as_str() {
-        let length = s.chars().count() as u64;
-        if l.min_length.is_some_and(|m| length < m) {
-            errors.push(invalid(format!(
-                "should be at least {} chars long",
-                l.min_length.unwrap_or(0)
-            )));
-        }
-        if let Some(max) = l.max_length.filter(|m| length > *m) {
-            errors.push(
-                FieldError { kind: FieldErrorKind::TooLong, ..invalid(String::new()) }
-                    .with_detail(format!("may not be more than {max} bytes")),
-            );
-        }
-        if let Some(p) = l.pattern.as_ref().filter(|p| !p.is_match(s)) {
-            errors.push(invalid(format!("should match '{p}'")));
-        }
-        if let Some(f) = l.format.as_deref().filter(|f| !format_holds(f, s)) {
-            errors.push(invalid(format!("must be of type {f}: {s:?}")));
-        }
+    if let Some(f) = l.format.as_deref().filter(|f| !format::holds(f, s)) {
+        let why = format!("{path} in body must be of type {f}: {s:?}");
+        errors.push(FieldError::type_invalid(path, s, why));
     }
-    if let Some(items) = v.as_array() {
-        let count = items.len() as u64;
-        if l.min_items.is_some_and(|m| count < m) {
-            errors
-                .push(invalid(format!("should have at least {} items", l.min_items.unwrap_or(0))));
-        }
-        if let Some(max) = l.max_items.filter(|m| count > *m) {
-            errors.push(
-                FieldError {
-                    kind: FieldErrorKind::TooMany,
-                    value: Some(count.into()),
-                    ..invalid(String::new())
-                }
-                .with_detail(format!("must have at most {max} items")),
-            );
-        }
-        if l.unique_items {
-            unique(&ListType::Set, items, path, errors);
-        }
-    }
-    if let Some(map) = v.as_object() {
-        let count = map.len() as u64;
-        if l.min_properties.is_some_and(|m| count < m) {
-            errors.push(invalid(format!(
-                "should have at least {} properties",
-                l.min_properties.unwrap_or(0)
-            )));
-        }
-        if l.max_properties.is_some_and(|m| count > m) {
-            errors.push(invalid(format!(
-                "should have at most {} properties",
-                l.max_properties.unwrap_or(0)
-            )));
-        }
-        for name in l.required_fields.iter().filter(|n| !map.contains_key(&***n)) {
-            errors.push(FieldError::required(join(path, name), ""));
-        }
-        for (name, slot) in &l.properties {
-            if let Some(v) = map.get(&**name) {
-                check(arena, slot, v, &join(path, name), errors);
-            }
-        }
-    }
-    check_junctors(arena, l, v, path, errors);
 }
 
 fn check_junctors(arena: &Arena, l: &Limits, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let holds = |s: &Slot| {
+    let faults = |s: &Slot| {
         let mut e = Vec::new();
-        check(arena, s, v, path, &mut e);
-        e.is_empty()
+        check_nested(arena, s, v, path, &mut e);
+        e
     };
-    let invalid =
-        |detail: &str| FieldError::invalid(path, v.clone(), format!("{path} in body {detail}"));
-    for s in &l.all_of {
-        check(arena, s, v, path, errors);
+    let whole = |detail: String| FieldError::invalid("<nil>", "", format!("{path:?} {detail}"));
+    if !l.any_of.is_empty() {
+        let all: Vec<Vec<FieldError>> = l.any_of.iter().map(faults).collect();
+        if all.iter().all(|e| !e.is_empty()) {
+            errors.push(whole("must validate at least one schema (anyOf)".into()));
+            errors.extend(all.into_iter().min_by_key(Vec::len).unwrap_or_default());
+        }
     }
-    if !l.any_of.is_empty() && !l.any_of.iter().any(holds) {
-        errors.push(invalid("must validate at least one schema (anyOf)"));
+    if !l.one_of.is_empty() {
+        let all: Vec<Vec<FieldError>> = l.one_of.iter().map(faults).collect();
+        match all.iter().filter(|e| e.is_empty()).count() {
+            1 => {}
+            0 => {
+                errors.push(whole(
+                    "must validate one and only one schema (oneOf). Found none valid".into(),
+                ));
+                errors.extend(all.into_iter().min_by_key(Vec::len).unwrap_or_default());
+            }
+            n => errors.push(whole(format!(
+                "must validate one and only one schema (oneOf). Found {n} valid alternatives"
+            ))),
+        }
     }
-    if !l.one_of.is_empty() && l.one_of.iter().filter(|s| holds(s)).count() != 1 {
-        errors.push(invalid("must validate one and only one schema (oneOf)"));
+    if !l.all_of.is_empty() {
+        let all: Vec<Vec<FieldError>> = l.all_of.iter().map(faults).collect();
+        let good = all.iter().filter(|e| e.is_empty()).count();
+        if good < all.len() {
+            errors.extend(all.into_iter().flatten());
+            let none = if good == 0 { ". None validated" } else { "" };
+            errors.push(whole(format!("must validate all the schemas (allOf){none}")));
+        }
     }
-    if l.not.as_ref().is_some_and(holds) {
-        errors.push(invalid("must not validate the schema (not)"));
+    if l.not.as_ref().is_some_and(|s| faults(s).is_empty()) {
+        errors.push(whole("must not validate the schema (not)".into()));
     }
 }
 
-fn format_holds(format: &str, s: &str) -> bool {
-    match format {
-        "date-time" | "datetime" => coracle_meta::time::parse_rfc3339(s).is_some(),
-        "duration" => coracle_meta::time::parse_go_duration(s).is_some(),
-        "ipv4" => s.parse::<std::net::Ipv4Addr>().is_ok(),
-        "ipv6" => s.parse::<std::net::Ipv6Addr>().is_ok(),
-        "date" => s.parse::<jiff::civil::Date>().is_ok(),
-        "uuid" => s.len() == 36 && s.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'),
-        "byte" => s.len().is_multiple_of(4),
-        // Unknown formats are ignored, as upstream does.
-        _ => true,
+/// A validation inside a junctor, where there is no structure.
+fn check_nested(arena: &Arena, s: &Slot, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(wanted) = s.json_type.as_deref() {
+        let found = open_api_type(v);
+        if wanted != found && !(wanted == "number" && found == "integer") {
+            let why = format!("{path} in body must be of type {wanted}: {found:?}");
+            errors.push(FieldError::type_invalid(path, found, why));
+        }
     }
-}
-
-trait WithDetail {
-    fn with_detail(self, detail: String) -> Self;
-}
-impl WithDetail for FieldError {
-    fn with_detail(mut self, detail: String) -> Self {
-        self.detail = detail;
-        self
+    check(arena, s, v, None, path, errors);
+    if let (Some(l), Value::Object(map)) = (&s.limits, v) {
+        for (name, slot) in &l.properties {
+            if let Some(v) = map.get(&**name) {
+                check_nested(arena, slot, v, &join(path, name), errors);
+            }
+        }
     }
 }
 

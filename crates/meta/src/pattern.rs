@@ -1,0 +1,107 @@
+//! Regular expressions as users of Kubernetes write them: in Go's syntax, matched in linear time.
+
+use parking_lot::Mutex;
+use regex::Regex;
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+/// Most compiled patterns that are kept for [`cached`].
+const MAX_CACHED: usize = 256;
+/// Largest compiled pattern; a pattern comes from a user.
+const MAX_COMPILED_BYTES: usize = 4 << 20;
+
+/// A compiled pattern.
+///
+/// # Errors
+/// What is wrong with the pattern.
+pub fn compile(p: &str) -> Result<Regex, regex::Error> {
+    regex::RegexBuilder::new(&go_pattern(p)).size_limit(MAX_COMPILED_BYTES).build()
+}
+
+/// A pattern that may be needed again soon.
+///
+/// # Errors
+/// As [`compile`].
+pub fn cached(p: &str) -> Result<Arc<Regex>, regex::Error> {
+    static CACHE: LazyLock<Mutex<HashMap<Box<str>, Arc<Regex>>>> = LazyLock::new(Mutex::default);
+    if let Some(r) = CACHE.lock().get(p) {
+        return Ok(r.clone());
+    }
+    let compiled = Arc::new(compile(p)?);
+    let mut cache = CACHE.lock();
+    if cache.len() >= MAX_CACHED {
+        cache.clear();
+    }
+    cache.insert(p.into(), compiled.clone());
+    Ok(compiled)
+}
+
+/// A pattern of Go's syntax in that of our engine, which reads more into a class of characters: a
+/// bracket, and `&&`, `--` and `~~`, are there operators.
+fn go_pattern(p: &str) -> String {
+    let mut out = String::with_capacity(p.len());
+    let (mut inside, mut at_start) = (false, false);
+    let mut chars = p.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                out.push(c);
+                out.extend(chars.next());
+                at_start = false;
+                continue;
+            }
+            '[' if !inside => {
+                (inside, at_start) = (true, true);
+                out.push(c);
+                if chars.peek() == Some(&'^') {
+                    out.extend(chars.next());
+                }
+                continue;
+            }
+            // `[:alpha:]` is the same in both.
+            '[' if chars.peek() == Some(&':') => {
+                out.push(c);
+                for c in chars.by_ref() {
+                    out.push(c);
+                    if c == ']' {
+                        break;
+                    }
+                }
+                at_start = false;
+                continue;
+            }
+            '[' => out.push('\\'),
+            ']' if inside && at_start => out.push('\\'),
+            ']' => inside = false,
+            // Of two, the second: the first may begin a range's end.
+            '&' | '~' | '-' if inside && !at_start && out.ends_with(c) => out.push('\\'),
+            _ => {}
+        }
+        out.push(c);
+        at_start = false;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_gos() {
+        for (pattern, yes, no) in [
+            ("^[-_[A-Za-z0-9]+@x$", "a[_b@x", "a]@x"),
+            ("^[]a]+$", "]a", "b"),
+            ("^[^]a]+$", "b", "]"),
+            ("^[a&&b]+$", "&ab", "c"),
+            ("^[+--]+$", "+,-", "a"),
+            ("^[[:alpha:]_]+$", "ab_", "1"),
+            (r"^[\[\]]+\[$", "[][", "a["),
+        ] {
+            let r = compile(pattern).unwrap();
+            assert!(r.is_match(yes) && !r.is_match(no), "{pattern}");
+        }
+    }
+}
