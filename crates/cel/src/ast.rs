@@ -132,6 +132,24 @@ impl Expr {
         }
     }
 
+    /// Collects the fields of a variable that are looked at; false when it is looked at as a whole.
+    pub(crate) fn fields_of<'e>(
+        &'e self,
+        name: &str,
+        fields: &mut std::collections::BTreeSet<&'e str>,
+    ) -> bool {
+        if let Node::Select(s) = &self.node {
+            if matches!(&s.operand.node, Node::Ident(n) if **n == *name) {
+                fields.insert(&s.field);
+                return true;
+            }
+        }
+        if matches!(&self.node, Node::Ident(n) if **n == *name) {
+            return false;
+        }
+        self.children().into_iter().all(|c| c.fields_of(name, fields))
+    }
+
     /// Whether a variable is named anywhere below (a name that a fold binds anew counts too).
     pub fn mentions(&self, name: &str) -> bool {
         matches!(&self.node, Node::Ident(n) if **n == *name)

@@ -4,7 +4,7 @@ use crate::{
     Env, Fault,
     ast::{Call, Expr, Fold, Literal, Node},
     parse::qualified_name,
-    signatures::{Overload, overloads},
+    signatures::Overload,
     types::Type,
 };
 use std::sync::Arc;
@@ -226,19 +226,19 @@ impl Checker<'_> {
             args.push(self.expr(a));
         }
         let Some(target) = &c.target else {
-            return match overloads(&c.function) {
+            return match self.env.overloads(&c.function) {
                 Some(candidates) => self.resolve_call(e, &c.function, candidates, args, false, c),
                 None => self.undeclared(e, &c.function),
             };
         };
         // a.b.c() is the function a.b.c if there is one, and a method of a.b otherwise.
         if let Some(name) = full_name(c) {
-            if let Some(candidates) = overloads(&name) {
+            if let Some(candidates) = self.env.overloads(&name) {
                 return self.resolve_call(e, &name, candidates, args, false, c);
             }
         }
         args.insert(0, self.expr(target));
-        match overloads(&c.function) {
+        match self.env.overloads(&c.function) {
             Some(candidates) => self.resolve_call(e, &c.function, candidates, args, true, c),
             None => self.undeclared(e, &c.function),
         }

@@ -12,17 +12,17 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 
 /// An evaluation under way.
-pub(crate) struct Evaluation<'a> {
+pub(crate) struct Evaluation<'a, 'b> {
     program: &'a Program,
-    bindings: &'a Bindings<'a>,
+    bindings: &'b Bindings<'a>,
     /// Variables of folds. An accumulator may hold an error that a later element may outweigh.
     locals: Vec<(&'a str, Output<'a>)>,
     spent: u64,
     limit: u64,
 }
 
-impl<'a> Evaluation<'a> {
-    pub(crate) fn new(program: &'a Program, bindings: &'a Bindings<'a>, limit: u64) -> Self {
+impl<'a, 'b> Evaluation<'a, 'b> {
+    pub(crate) fn new(program: &'a Program, bindings: &'b Bindings<'a>, limit: u64) -> Self {
         Self { program, bindings, locals: vec![], spent: 0, limit }
     }
 
@@ -259,7 +259,8 @@ impl<'a> Evaluation<'a> {
         for a in &c.args {
             args.push(self.eval(a)?);
         }
-        let Some(f) = library::function(name) else {
+        let own = self.program.library.and_then(|l| l.functions.get(name)).copied();
+        let Some(f) = own.or_else(|| library::function(name)) else {
             return Err(err(format!("no such overload: {name}")));
         };
         let result = f(&args)?;

@@ -30,11 +30,13 @@ pub mod value;
 
 use ast::{Expr, Offset};
 pub use library::{
+    Args, Function, Output,
     net::Cidr,
     semver::Semver,
     url::{Url, parse as parse_url},
 };
 pub use opaque::Opaque;
+use std::collections::HashMap;
 use types::{Schema, Type};
 use value::Val;
 
@@ -42,43 +44,89 @@ use value::Val;
 #[derive(Clone, Debug, Default)]
 pub struct Env {
     variables: Vec<Variable>,
-    /// An absent field of an object reads as the zero of its type, as Go's structs have it, where it
-    /// is otherwise an error.
-    pub zero_values: bool,
+    library: Option<&'static Library>,
+    zero_values: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Variable {
     name: Box<str>,
-    schema: Schema,
-    optional: bool,
+    ty: Type,
+    /// The structure of the data, where costs are estimated.
+    schema: Option<Schema>,
+}
+
+/// Functions beside the standard ones.
+#[derive(Debug)]
+pub struct Library {
+    signatures: HashMap<&'static str, Vec<signatures::Overload>>,
+    functions: HashMap<&'static str, Function>,
+}
+
+impl Library {
+    /// Functions by their names, and a table of their signatures: `name(types) type` a line, methods
+    /// with a dot before their name.
+    ///
+    /// # Panics
+    /// When a line of the table cannot be read: it is part of a program.
+    pub fn new(table: &'static str, functions: &[(&'static str, Function)]) -> Self {
+        Self {
+            signatures: signatures::read_table(table),
+            functions: functions.iter().copied().collect(),
+        }
+    }
 }
 
 impl Env {
     /// With one more variable.
     #[must_use]
     pub fn with(self, name: &str, schema: Schema) -> Self {
-        self.add(name, schema, false)
+        self.add(name, schema.ty(), Some(schema))
+    }
+
+    /// With one more variable of which only the type is known.
+    #[must_use]
+    pub fn with_type(self, name: &str, ty: Type) -> Self {
+        self.add(name, ty, None)
+    }
+
+    /// An absent field of an object reads as the zero of its type, as Go's structs have it, where it
+    /// is otherwise an error.
+    #[must_use]
+    pub fn with_zero_values(mut self) -> Self {
+        self.zero_values = true;
+        self
+    }
+
+    /// With more functions.
+    #[must_use]
+    pub fn with_library(mut self, library: &'static Library) -> Self {
+        self.library = Some(library);
+        self
     }
 
     /// With one more variable that may be none.
     #[must_use]
     pub fn with_optional(self, name: &str, schema: Schema) -> Self {
-        self.add(name, schema, true)
+        self.add(name, Type::optional(schema.ty()), Some(schema))
     }
 
-    fn add(mut self, name: &str, schema: Schema, optional: bool) -> Self {
-        self.variables.push(Variable { name: name.into(), schema, optional });
+    fn add(mut self, name: &str, ty: Type, schema: Option<Schema>) -> Self {
+        self.variables.push(Variable { name: name.into(), ty, schema });
         self
     }
 
     fn variable(&self, name: &str) -> Option<&Schema> {
-        self.variables.iter().find(|v| *v.name == *name).map(|v| &v.schema)
+        self.variables.iter().find(|v| *v.name == *name)?.schema.as_ref()
     }
 
     fn variable_type(&self, name: &str) -> Option<Type> {
-        let v = self.variables.iter().find(|v| *v.name == *name)?;
-        Some(if v.optional { Type::optional(v.schema.ty()) } else { v.schema.ty() })
+        self.variables.iter().find(|v| *v.name == *name).map(|v| v.ty.clone())
+    }
+
+    fn overloads(&self, name: &str) -> Option<&[signatures::Overload]> {
+        let own = self.library.and_then(|l| l.signatures.get(name)).map(Vec::as_slice);
+        own.or_else(|| signatures::overloads(name))
     }
 }
 
@@ -156,6 +204,7 @@ pub struct Program {
     ty: Type,
     worst_cost: u64,
     zero_values: bool,
+    library: Option<&'static Library>,
 }
 
 impl Program {
@@ -168,7 +217,7 @@ impl Program {
         let types = check::check(env, &expr, ids)?.types;
         let worst_cost = cost::worst(env, &expr, &types);
         let ty = types[expr.id].clone();
-        Ok(Self { expr, ty, worst_cost, zero_values: env.zero_values })
+        Ok(Self { expr, ty, worst_cost, zero_values: env.zero_values, library: env.library })
     }
 
     /// The type of its value.
@@ -179,6 +228,12 @@ impl Program {
     /// The most that an evaluation may cost, for data of any size that the structure allows.
     pub fn worst_cost(&self) -> u64 {
         self.worst_cost
+    }
+
+    /// The fields of a variable that it looks at, or none when it looks at the variable as a whole.
+    pub fn fields_of(&self, name: &str) -> Option<std::collections::BTreeSet<&str>> {
+        let mut fields = std::collections::BTreeSet::new();
+        self.expr.fields_of(name, &mut fields).then_some(fields)
     }
 
     /// Whether it names a variable.
@@ -192,7 +247,7 @@ impl Program {
     /// What failed, as the second half of the pair's first.
     pub fn eval<'a>(
         &'a self,
-        bindings: &'a Bindings<'a>,
+        bindings: &Bindings<'a>,
         cost_limit: u64,
     ) -> (Result<Val<'a>, EvalError>, u64) {
         eval::Evaluation::new(self, bindings, cost_limit).run()

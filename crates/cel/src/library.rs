@@ -18,11 +18,11 @@ use crate::{EvalError, value::Val};
 use std::{cmp::Ordering, collections::HashMap, sync::LazyLock};
 
 /// Arguments of a call.
-pub(crate) type Args<'s, 'a> = &'s [Val<'a>];
+pub type Args<'s, 'a> = &'s [Val<'a>];
 /// What a call gives.
-pub(crate) type Output<'a> = Result<Val<'a>, EvalError>;
-/// A function.
-pub(crate) type Function = for<'s, 'a> fn(Args<'s, 'a>) -> Output<'a>;
+pub type Output<'a> = Result<Val<'a>, EvalError>;
+/// A function: it looks at its arguments for the overload that is meant.
+pub type Function = for<'s, 'a> fn(Args<'s, 'a>) -> Output<'a>;
 
 static FUNCTIONS: LazyLock<HashMap<&str, Function>> = LazyLock::new(|| {
     [

@@ -14,17 +14,21 @@ pub(crate) struct Overload {
     pub(crate) variables: usize,
 }
 
-static TABLE: LazyLock<HashMap<&str, Vec<Overload>>> = LazyLock::new(|| {
+static TABLE: LazyLock<HashMap<&str, Vec<Overload>>> =
+    LazyLock::new(|| read_table(include_str!("signatures.txt")));
+
+/// Reads a table of signatures. Panics on a line that is none: tables are parts of programs.
+pub(crate) fn read_table(text: &'static str) -> HashMap<&'static str, Vec<Overload>> {
     let mut table: HashMap<&str, Vec<Overload>> = HashMap::new();
-    for line in include_str!("signatures.txt").lines() {
+    for line in text.lines() {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, overload) = signature(line).unwrap_or_else(|| panic!("signatures.txt: {line}"));
+        let (name, overload) = signature(line).unwrap_or_else(|| panic!("not a signature: {line}"));
         table.entry(name).or_default().push(overload);
     }
     table
-});
+}
 
 /// The overloads of a name.
 pub(crate) fn overloads(name: &str) -> Option<&'static [Overload]> {

@@ -211,7 +211,7 @@ fn faults() {
 /// Where absence means zero, as in Go's structs.
 #[test]
 fn zero_values() {
-    let env = Env { zero_values: true, ..env() };
+    let env = env().with_zero_values();
     let data = json!({});
     let source = "self.name == '' && self.replicas == 0 && self.items.size() == 0 && !has(self.name)";
     let program = Program::compile(&env, source).unwrap();

@@ -14,7 +14,7 @@ use coracle_meta::{
     time,
 };
 use coracle_patch::{PatchError, apply::take_managed};
-use coracle_schema::{Kind, crd, defaults, validate};
+use coracle_schema::{Kind, crd, defaults, pack, validate};
 use coracle_store::{CommitError, Encoded, Expect, Object, Write};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -130,7 +130,7 @@ impl Registry {
             admission::create(self, kind, namespace, &mut v)?;
             strategy::after_defaults(kind, &mut v);
             set_or_remove(&mut v["metadata"], "managedFields", managed.clone());
-            let errors = self.check(kind, &v, None, &mut warnings);
+            let errors = self.check(kind, &v, None, "", &mut warnings);
             let object_name = v["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             if !errors.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, &object_name, errors));
@@ -293,7 +293,7 @@ impl Registry {
                 });
             }
             set_or_remove(&mut new["metadata"], "managedFields", managed);
-            let errors = self.check(kind, &new, Some(&old), &mut warnings);
+            let errors = self.check(kind, &new, Some(&old), subresource, &mut warnings);
             if !errors.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, name, errors));
             }
@@ -395,24 +395,16 @@ impl Registry {
         kind: &Kind,
         v: &Value,
         old: Option<&Value>,
+        subresource: &str,
         warnings: &mut Vec<String>,
     ) -> Vec<FieldError> {
         let mut errors = validation::metadata(kind, v, old);
-        errors.extend(validation::rules(kind, v, old));
         if kind.custom {
             errors.extend(custom_faults(kind, v, old, warnings));
-            return errors;
+        } else {
+            let pack = pack::of(self.minor());
+            errors.extend(validation::rules(pack, kind, v, old, subresource));
         }
-        let mut structural = validate::validate(kind.arena(), kind.root(), v, "");
-        if let Some(old) = old {
-            // Ratcheting: what was stored already and did not change may stay as it is.
-            let before = validate::validate(kind.arena(), kind.root(), old, "");
-            structural.retain(|e| !before.contains(e));
-        }
-        // Built-in lists say themselves what may not occur twice.
-        structural.retain(|e| e.kind != FieldErrorKind::Duplicate);
-        let seen: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
-        errors.extend(structural.into_iter().filter(|e| !seen.contains(&e.path)));
         errors
     }
 

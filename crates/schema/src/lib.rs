@@ -25,6 +25,7 @@ pub mod minor;
 pub mod openapi;
 pub mod pack;
 pub mod protobuf;
+pub mod rules;
 pub mod types;
 pub mod validate;
 

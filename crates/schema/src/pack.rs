@@ -34,6 +34,8 @@ pub struct Pack {
     pub object_meta: Slot,
     /// Kinds, in the order of group, version and plural.
     pub kinds: Vec<Arc<Kind>>,
+    /// What is checked of objects beyond their structure.
+    pub(crate) rules: crate::rules::Rules,
 }
 
 /// The pack of a minor, read once.
@@ -93,7 +95,8 @@ fn read(minor: Minor) -> Pack {
         })
         .collect();
     let meta = arena.find("meta.v1.ObjectMeta").map_or(Type::Any, Type::Object);
-    Pack { minor, arena, object_meta: Slot::of(meta), kinds }
+    let rules = crate::rules::Rules::new();
+    Pack { minor, arena, object_meta: Slot::of(meta), kinds, rules }
 }
 
 struct Block<'t> {

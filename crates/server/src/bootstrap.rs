@@ -47,10 +47,14 @@ pub async fn run(server: &Server, address: SocketAddr) -> Result<(), BootstrapEr
     second.push(json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": address.port()}]}}));
-    second.push(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+    // An address that only this host knows is no endpoint, as upstream has it.
+    if !address.ip().is_loopback() {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        second.push(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}));
+    }
     for stage in [first, second] {
         // Together, so that one fsync carries them all.
         let results = futures::future::join_all(stage.into_iter().map(|v| ensure(server, v))).await;

@@ -1,0 +1,284 @@
+//! Functions that only the table's conditions have.
+
+use super::{checkers, parse::Native};
+use coracle_cel::{
+    Args, EvalError, Function, Library, Output,
+    value::{List, Val},
+};
+use coracle_meta::{LabelSelector, Quantity};
+use serde_json::Value;
+use std::sync::LazyLock;
+
+const SIGNATURES: &str = "\
+texts(string, string) list(string)
+seg(string) list(string)
+canon(dyn) string
+cmp(dyn, dyn) int
+milli(dyn) int
+bytes(map(A, B)) int
+blen(dyn) int
+quote(string) string
+gojson(A) dyn
+headless(dyn) bool
+selOK(dyn) bool
+selMatches(dyn, dyn) bool
+iop(dyn) int
+pct(dyn) int
+isNative(string) bool
+isExtended(string) bool
+isHuge(string) bool
+isInteger(string) bool
+overcommit(string) bool
+hugeOK(string, dyn) bool
+isIPv6(string) bool
+dualStack(dyn) bool
+cidrIsV6(string) bool
+lower(string) string
+subPath(string) string
+subKey(string) string
+sysctlNs(string) string
+limitKeys(dyn) list(string)
+";
+
+pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| Library::new(SIGNATURES, FUNCTIONS));
+
+fn failed<T>() -> Result<T, EvalError> {
+    Err(EvalError::Failed("no such overload".into()))
+}
+
+fn int<'a>(n: usize) -> Val<'a> {
+    Val::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn bool_of<'a>(args: Args<'_, 'a>, f: fn(&str) -> bool) -> Output<'a> {
+    match args {
+        [Val::String(s)] => Ok(Val::Bool(f(s))),
+        _ => failed(),
+    }
+}
+
+/// A quantity, from its text or a number.
+fn quantity(v: &Val<'_>) -> Result<Quantity, EvalError> {
+    match v {
+        Val::String(s) if s.is_empty() => Ok(Quantity::from_units(0)),
+        Val::String(s) => s.parse().map_err(|_| EvalError::Failed("not a quantity".into())),
+        Val::Int(i) => Ok(Quantity::from_units(*i)),
+        Val::Null => Ok(Quantity::from_units(0)),
+        Val::Opaque(coracle_cel::Opaque::Quantity(q)) => Ok(*q),
+        _ => failed(),
+    }
+}
+
+fn texts<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    match args {
+        [Val::String(checker), Val::String(s)] => {
+            Ok(Val::list(checkers::texts(checker, s).into_iter().map(Val::text).collect()))
+        }
+        _ => failed(),
+    }
+}
+
+fn byte_length(v: &Val<'_>) -> usize {
+    match v {
+        Val::String(s) => s.len(),
+        Val::Bytes(b) => b.len(),
+        Val::List(l) => l.len(),
+        Val::Map(m) => m.len(),
+        _ => 0,
+    }
+}
+
+fn bytes<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    match args {
+        [Val::Map(m)] => {
+            let sizes = m.entries().into_iter().map(|(k, v)| k.to_string().len() + byte_length(&v));
+            Ok(int(sizes.sum()))
+        }
+        _ => failed(),
+    }
+}
+
+fn headless<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    let [Val::Map(service)] = args else { return failed() };
+    let none = match service.field("spec") {
+        Some(Val::Map(spec)) => match spec.field("clusterIPs") {
+            Some(Val::List(l)) => l.len() == 1 && matches!(l.get(0), Some(Val::String(s)) if s == "None"),
+            _ => false,
+        },
+        _ => false,
+    };
+    Ok(Val::Bool(none))
+}
+
+fn selector(v: &Val<'_>) -> Option<LabelSelector> {
+    LabelSelector::from_object(&v.to_json()).ok()
+}
+
+fn selects<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    let [s, labels] = args else { return failed() };
+    if matches!(s, Val::Null) {
+        return Ok(Val::Bool(false));
+    }
+    let labels = labels.to_json();
+    Ok(Val::Bool(selector(s).is_some_and(|s| s.matches(labels.as_object()))))
+}
+
+/// A number, the number of a percentage, or 0.
+fn number<'a>(args: Args<'_, 'a>, percent_only: bool) -> Output<'a> {
+    Ok(match args {
+        [Val::Int(_)] if percent_only => Val::Int(0),
+        [Val::Int(i)] => Val::Int(*i),
+        [Val::String(s)] => {
+            let digits = s.strip_suffix('%');
+            let text = if percent_only { digits } else { digits.or(Some(s.as_ref())) };
+            Val::Int(text.and_then(|t| t.parse().ok()).unwrap_or(0))
+        }
+        _ => Val::Int(0),
+    })
+}
+
+fn is_integer(s: &str) -> bool {
+    const COUNTED: [&str; 9] = [
+        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
+        "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
+    ];
+    checkers::is_extended(s) || COUNTED.contains(&s)
+}
+
+fn huge_ok<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    let [Val::String(resource), amount] = args else { return failed() };
+    let page = resource.strip_prefix("hugepages-").and_then(|p| p.parse::<Quantity>().ok());
+    let amount = quantity(amount)?;
+    Ok(Val::Bool(page.is_some_and(|p| {
+        p.nanos() > 0 && p.nanos() % 1_000_000_000 == 0 && amount.nanos() % p.nanos() == 0
+    })))
+}
+
+fn dual_stack<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    let [Val::List(l)] = args else { return failed() };
+    let six = |v: &Val<'_>| matches!(v, Val::String(s) if s.contains(':'));
+    let items = List::items(l);
+    Ok(Val::Bool(items.iter().any(six) && items.iter().any(|v| !six(v))))
+}
+
+/// `metadata.labels['app']` is the path `metadata.labels` with the key `app`; a path without a key has
+/// neither.
+fn subscript<'a>(args: Args<'_, 'a>, path: bool) -> Output<'a> {
+    let [Val::String(s)] = args else { return failed() };
+    let parts = s.strip_suffix("']").and_then(|s| s.split_once("['"));
+    let (head, key) = parts.unwrap_or(("", ""));
+    Ok(Val::text(if path { head } else { key }.to_owned()))
+}
+
+/// The namespace of the kernel that a parameter belongs to.
+fn sysctl_namespace(s: &str) -> &'static str {
+    const IPC: [&str; 3] = ["kernel.sem", "kernel/sem", "fs.mqueue."];
+    match s.replace('/', ".") {
+        s if IPC.iter().any(|p| s.starts_with(p)) => "IPC",
+        s if ["kernel.shm", "kernel.msg"].iter().any(|p| s.starts_with(p)) => "IPC",
+        s if s.starts_with("net.") => "Net",
+        _ => "",
+    }
+}
+
+/// The resources that an item of a LimitRange names, in order.
+fn limit_keys<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    let [Val::Map(item)] = args else { return failed() };
+    let mut keys = std::collections::BTreeSet::new();
+    for f in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        if let Some(Val::Map(m)) = item.field(f) {
+            keys.extend(m.keys().into_iter().map(|k| k.to_string()));
+        }
+    }
+    Ok(Val::list(keys.into_iter().map(Val::text).collect()))
+}
+
+const FUNCTIONS: &[(&str, Function)] = &[
+    ("texts", texts),
+    ("seg", |a| match a {
+        [Val::String(s)] => {
+            Ok(Val::list(s.split('/').map(|p| Val::text(p.to_owned())).collect()))
+        }
+        _ => failed(),
+    }),
+    ("canon", |a| match a {
+        [v] => Ok(Val::text(quantity(v)?.to_string())),
+        _ => failed(),
+    }),
+    ("cmp", |a| match a {
+        [a, b] => Ok(Val::Int(quantity(a)?.cmp(&quantity(b)?) as i64)),
+        _ => failed(),
+    }),
+    ("milli", |a| match a {
+        [v] => Ok(Val::Int(quantity(v)?.millis_ceil())),
+        _ => failed(),
+    }),
+    ("bytes", bytes),
+    ("blen", |a| match a {
+        [v] => Ok(int(byte_length(v))),
+        _ => failed(),
+    }),
+    ("quote", |a| match a {
+        [Val::String(s)] => Ok(Val::text(format!("{s:?}"))),
+        _ => failed(),
+    }),
+    ("gojson", |a| match a {
+        [v] => Ok(v.clone()),
+        _ => failed(),
+    }),
+    ("headless", headless),
+    ("selOK", |a| match a {
+        [Val::Null] => Ok(Val::Bool(true)),
+        [v] => Ok(Val::Bool(selector(v).is_some())),
+        _ => failed(),
+    }),
+    ("selMatches", selects),
+    ("iop", |a| number(a, false)),
+    ("pct", |a| number(a, true)),
+    ("isNative", |a| bool_of(a, checkers::is_native)),
+    ("isExtended", |a| bool_of(a, checkers::is_extended)),
+    ("isHuge", |a| bool_of(a, |s| s.starts_with("hugepages-"))),
+    ("isInteger", |a| bool_of(a, is_integer)),
+    ("overcommit", |a| {
+        bool_of(a, |s| checkers::is_native(s) && !s.starts_with("hugepages-"))
+    }),
+    ("hugeOK", huge_ok),
+    ("isIPv6", |a| bool_of(a, |s| s.parse::<std::net::Ipv6Addr>().is_ok())),
+    ("cidrIsV6", |a| bool_of(a, |s| s.contains(':'))),
+    ("dualStack", dual_stack),
+    ("subPath", |a| subscript(a, true)),
+    ("subKey", |a| subscript(a, false)),
+    ("sysctlNs", |a| match a {
+        [Val::String(s)] => Ok(Val::text(sysctl_namespace(s))),
+        _ => failed(),
+    }),
+    ("limitKeys", limit_keys),
+    ("lower", |a| match a {
+        [Val::String(s)] => Ok(Val::text(s.to_lowercase())),
+        _ => failed(),
+    }),
+];
+
+/// Checks that are no conditions, by name.
+pub(super) fn native(name: &str) -> Option<Native> {
+    let all: &[(&str, Native)] = &[("host-ports", |v, _, path| host_ports(v, path))];
+    all.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)
+}
+
+/// Two containers of a pod cannot have one port of its host.
+fn host_ports(spec: &Value, path: &str) -> Vec<coracle_meta::status::FieldError> {
+    let mut seen = std::collections::HashSet::new();
+    let mut errors = Vec::new();
+    for (i, c) in spec["containers"].as_array().into_iter().flatten().enumerate() {
+        for (j, p) in c["ports"].as_array().into_iter().flatten().enumerate() {
+            let port = p["hostPort"].as_i64().unwrap_or(0);
+            let text = |f: &str| p[f].as_str().unwrap_or_default();
+            let key = format!("{}/{}/{port}", text("protocol"), text("hostIP"));
+            if port != 0 && !seen.insert(key.clone()) {
+                let at = format!("{path}.containers[{i}].ports[{j}].hostPort");
+                errors.push(coracle_meta::status::FieldError::duplicate(at, key));
+            }
+        }
+    }
+    errors
+}
