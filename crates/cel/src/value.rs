@@ -269,6 +269,7 @@ impl<'a> Val<'a> {
             Self::Timestamp(t) => time::rfc3339(*t).into(),
             Self::Duration(d) => crate::library::time::duration_text(*d).into(),
             Self::List(l) => (0..l.len()).filter_map(|i| l.get(i)).map(|v| v.to_json()).collect(),
+            Self::Map(m) if m.is_absent() => Value::Null,
             Self::Map(m) => {
                 let pairs = m.entries().into_iter().map(|(k, v)| (k.to_string(), v.to_json()));
                 Value::Object(pairs.collect())
@@ -415,6 +416,14 @@ impl<'a> List<'a> {
 }
 
 impl<'a> Map<'a> {
+    /// Whether it stands for data that is not there.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Data(m, _) | Self::Object(m, _) => std::ptr::eq(*m, &*NO_FIELDS),
+            Self::Made(_) => false,
+        }
+    }
+
     /// How many entries.
     pub fn len(&self) -> usize {
         match self {

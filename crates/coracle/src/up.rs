@@ -47,6 +47,10 @@ pub(crate) struct Options {
     /// Start without the default NodePool and its class
     #[arg(long)]
     no_default_nodepool: bool,
+    /// Admission plugins to leave out, by upstream's names: ServiceAccount, Priority,
+    /// DefaultTolerationSeconds, NamespaceLifecycle
+    #[arg(long, value_name = "PLUGINS", value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
     /// Whether the scheduler fills nodes or spreads pods over them
     #[arg(long, value_enum, default_value_t = Profile::Spread)]
     scheduler_profile: Profile,
@@ -105,7 +109,9 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
     let store = open_store(dir, o.in_memory, minor)?;
     let pki = Pki::open(&dir.join("pki"))?;
     let tls = pki.server_config(&[address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
-    let registry = Arc::new(Registry::new(store.cluster(CLUSTER)?, minor, Timestamp::now));
+    let registry = Registry::new(store.cluster(CLUSTER)?, minor, Timestamp::now)
+        .without_admission(o.disable_admission_plugins.clone());
+    let registry = Arc::new(registry);
     let server = Server::new(registry, pki.token_key()?);
     bootstrap::run(&server, address).await?;
     for definition in defaults::definitions()? {

@@ -56,10 +56,13 @@ impl Schedule {
     }
 
     fn every(text: &str) -> Result<Self, String> {
-        let duration = crate::time::parse_go_duration(text["@every ".len()..].trim());
-        let seconds = duration
-            .map(|d| d.as_secs().max(1))
-            .ok_or_else(|| format!("failed to parse duration {text}"))?;
+        let given = &text["@every ".len()..];
+        let seconds =
+            crate::time::parse_go_duration(given).map(|d| d.as_secs().max(1)).ok_or_else(|| {
+                let bare = !given.is_empty() && given.bytes().all(|b| b.is_ascii_digit());
+                let why = if bare { "missing unit in duration" } else { "invalid duration" };
+                format!("failed to parse duration {text}: time: {why} {given:?}")
+            })?;
         Ok(Self {
             minutes: 0,
             hours: 0,
@@ -121,27 +124,49 @@ fn month_start(t: DateTime) -> Option<DateTime> {
 }
 
 fn field(text: &str, min: u32, max: u32, names: &[&str]) -> Result<u64, String> {
-    text.split(',').try_fold(0, |bits, part| Ok(bits | range(part, min, max, names)?))
+    let parts = text.split(',').filter(|p| !p.is_empty());
+    parts.fold(Ok(0), |bits, part| Ok(bits? | range(part, min, max, names)?))
+}
+
+/// A number as Go reads it.
+fn number(s: &str, within: &str) -> Result<u32, String> {
+    let digits = s.strip_prefix(['+', '-']).unwrap_or(s);
+    let n: i64 = s.parse().map_err(|_| {
+        let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        let why = if all { "value out of range" } else { "invalid syntax" };
+        format!("failed to parse int from {s}: strconv.Atoi: parsing {s:?}: {why}")
+    })?;
+    if n < 0 {
+        return Err(format!("negative number ({n}) not allowed: {s}"));
+    }
+    u32::try_from(n).map_err(|_| format!("end of range ({n}) above maximum: {within}"))
 }
 
 fn range(text: &str, min: u32, max: u32, names: &[&str]) -> Result<u64, String> {
-    let bad = || format!("failed to parse int from {text}");
     let value = |s: &str| -> Result<u32, String> {
         let lower = s.to_lowercase();
-        if let Some(i) = names.iter().position(|n| *n == lower) {
-            return Ok(i as u32 + min);
+        match names.iter().position(|n| *n == lower) {
+            Some(i) => Ok(i as u32 + min),
+            None => number(s, text),
         }
-        s.parse().map_err(|_| bad())
     };
-    let (span, step) = match text.split_once('/') {
-        Some((span, step)) => (span, step.parse::<u32>().map_err(|_| bad())?),
-        None => (text, 1),
+    let parts: Vec<&str> = text.split('/').collect();
+    let bounds: Vec<&str> = parts[0].split('-').collect();
+    let (start, mut end) = match bounds[..] {
+        ["*" | "?", ..] => (min, max),
+        [one] => (value(one)?, value(one)?),
+        [a, b] => (value(a)?, value(b)?),
+        _ => return Err(format!("too many hyphens: {text}")),
     };
-    let (start, end) = match span.split_once('-') {
-        _ if span == "*" || span == "?" => (min, max),
-        Some((a, b)) => (value(a)?, value(b)?),
-        None if text.contains('/') => (value(span)?, max),
-        None => (value(span)?, value(span)?),
+    let step = match parts[..] {
+        [_] => 1,
+        [_, step] => {
+            if bounds.len() == 1 {
+                end = max;
+            }
+            number(step, text)?
+        }
+        _ => return Err(format!("too many slashes: {text}")),
     };
     if start < min {
         return Err(format!("beginning of range ({start}) below minimum ({min}): {text}"));

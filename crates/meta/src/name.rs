@@ -29,8 +29,8 @@ pub fn check(rule: NameRule, name: &str) -> Vec<String> {
     }
 }
 
-fn too_long(max: usize) -> String {
-    format!("must be no more than {max} bytes")
+fn too_long(max: usize, unit: &str) -> String {
+    format!("must be no more than {max} {unit}")
 }
 
 fn is_label(s: &str) -> bool {
@@ -54,10 +54,11 @@ fn is_name_part(s: &str) -> bool {
 pub fn check_label(s: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if s.len() > 63 {
-        errors.push(too_long(63));
+        errors.push(too_long(63, "characters"));
     }
     if !is_label(s) {
-        errors.push(LABEL.into());
+        let subdomain = s.split('.').all(is_label);
+        errors.push(if subdomain { "must not contain dots".into() } else { LABEL.into() });
     }
     errors
 }
@@ -66,7 +67,7 @@ pub fn check_label(s: &str) -> Vec<String> {
 pub fn check_label_1035(s: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if s.len() > 63 {
-        errors.push(too_long(63));
+        errors.push(too_long(63, "characters"));
     }
     if !is_label(s) || s.as_bytes()[0].is_ascii_digit() {
         errors.push(LABEL_1035.into());
@@ -78,7 +79,7 @@ pub fn check_label_1035(s: &str) -> Vec<String> {
 pub fn check_subdomain(s: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if s.len() > 253 {
-        errors.push(too_long(253));
+        errors.push(too_long(253, "characters"));
     }
     if !s.split('.').all(is_label) {
         errors.push(SUBDOMAIN.into());
@@ -108,14 +109,16 @@ pub fn check_qualified_name(key: &str) -> Vec<String> {
                 errors.push("prefix part must be non-empty".into());
             } else {
                 errors.extend(
-                    check_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")),
+                    check_subdomain(prefix)
+                        .into_iter()
+                        .map(|e| format!("prefix part {}", e.replace("253 characters", "253 bytes"))),
                 );
             }
             name
         }
         _ => {
             return vec![
-                format!("a qualified name {}", QUALIFIED.replacen("name part ", "", 1))
+                format!("a valid label key {}", QUALIFIED.replacen("name part ", "", 1))
                     + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
             ];
         }
@@ -123,7 +126,7 @@ pub fn check_qualified_name(key: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".into());
     } else if name.len() > 63 {
-        errors.push(format!("name part {}", too_long(63)));
+        errors.push(format!("name part {}", too_long(63, "bytes")));
     }
     if !is_name_part(name) {
         errors.push(QUALIFIED.into());
@@ -135,7 +138,7 @@ pub fn check_qualified_name(key: &str) -> Vec<String> {
 pub fn check_label_value(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > 63 {
-        errors.push(too_long(63));
+        errors.push(too_long(63, "bytes"));
     }
     if !value.is_empty() && !is_name_part(value) {
         errors.push(LABEL_VALUE.into());

@@ -15,13 +15,19 @@ pub(crate) fn create(
     namespace: &str,
     v: &mut Value,
 ) -> Result<(), Status> {
-    if kind.namespaced() {
+    if kind.namespaced() && r.admits_by("NamespaceLifecycle") {
         namespace_lifecycle(r, kind, namespace, v)?;
     }
     if kind.group.is_empty() && kind.plural == "pods" {
-        service_account(r, namespace, v)?;
-        priority(r, v)?;
-        default_tolerations(v);
+        if r.admits_by("ServiceAccount") {
+            service_account(r, namespace, v)?;
+        }
+        if r.admits_by("Priority") {
+            priority(r, v)?;
+        }
+        if r.admits_by("DefaultTolerationSeconds") {
+            default_tolerations(v);
+        }
     }
     Ok(())
 }
@@ -124,6 +130,7 @@ fn priority(r: &Registry, v: &mut Value) -> Result<(), Status> {
         }
         found
     };
+    let name = path::text(v, "metadata.name").to_owned();
     let spec = &mut v["spec"];
     let (value, preemption) = match &class {
         Some(c) => {
@@ -132,11 +139,21 @@ fn priority(r: &Registry, v: &mut Value) -> Result<(), Status> {
         }
         None => (json!(0), Value::Null),
     };
-    spec["priority"] = value;
-    if spec["preemptionPolicy"].is_null() {
-        spec["preemptionPolicy"] =
-            if preemption.is_null() { json!("PreemptLowerPriority") } else { preemption };
+    let preemption = if preemption.is_null() { json!("PreemptLowerPriority") } else { preemption };
+    let given = [
+        (&spec["priority"], &value, "integer value of priority"),
+        (&spec["preemptionPolicy"], &preemption, "string value of PreemptionPolicy"),
+    ];
+    for (given, computed, what) in given {
+        if !given.is_null() && given != computed {
+            let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            let why = format!("the {what} ({}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name", plain(given), plain(computed));
+            let pods = coracle_meta::GroupResource::new("", "pods");
+            return Err(Status::forbidden(&pods, &name, &why));
+        }
     }
+    spec["priority"] = value;
+    spec["preemptionPolicy"] = preemption;
     Ok(())
 }
 

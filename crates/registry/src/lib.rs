@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, atomic::AtomicU32},
 };
 pub use table::KindTable;
@@ -48,6 +48,7 @@ pub struct Registry {
     definitions: Mutex<Definitions>,
     /// Parsed objects that admission looks at again and again, by revision.
     parsed: Mutex<HashMap<u64, Arc<Value>>>,
+    disabled_admission: BTreeSet<String>,
 }
 
 type Definitions = BTreeMap<Box<str>, (u64, Vec<Arc<Kind>>)>;
@@ -70,9 +71,22 @@ impl Registry {
             next_service_ip: AtomicU32::new(1),
             definitions: Mutex::default(),
             parsed: Mutex::default(),
+            disabled_admission: BTreeSet::new(),
         };
         registry.reload_custom_kinds();
         registry
+    }
+
+    /// Without some admission plugins, by upstream's names (`--disable-admission-plugins`).
+    #[must_use]
+    pub fn without_admission(mut self, plugins: impl IntoIterator<Item = String>) -> Self {
+        self.disabled_admission.extend(plugins);
+        self
+    }
+
+    /// Whether an admission plugin is on.
+    pub(crate) fn admits_by(&self, plugin: &str) -> bool {
+        !self.disabled_admission.contains(plugin)
     }
 
     /// The served minor.

@@ -20,6 +20,7 @@ const IMMUTABLE: &str = "field is immutable";
 /// What the table of rules beside the schema cannot say.
 const RULES: &[(&str, &[Rule])] = &[
     ("/pods", &[pod_update]),
+    ("apps/statefulsets", &[claimed_volumes]),
     ("batch/jobs", &[job_update]),
     (
         "apiextensions.k8s.io/customresourcedefinitions",
@@ -179,6 +180,15 @@ fn fixed(v: &Value, old: Option<&Value>, field: &str, errors: &mut Vec<FieldErro
             IMMUTABLE,
         ));
     }
+}
+
+/// Volumes that the pods of a StatefulSet get from its claim templates may be mounted.
+fn claimed_volumes(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let claims = v["spec"]["volumeClaimTemplates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    errors.retain(|e| {
+        e.kind != FieldErrorKind::NotFound
+            || !claims.iter().any(|c| Some(&c["metadata"]["name"]) == e.value.as_ref())
+    });
 }
 
 /// What of a Job may not change.

@@ -146,6 +146,9 @@ impl Walk<'_> {
                 }
             }
             (Type::Bytes, Value::String(s)) => {
+                if s.contains(['\n', '\r']) {
+                    s.retain(|c| c != '\n' && c != '\r');
+                }
                 if !is_base64(s) {
                     self.wrong_because(&slot.ty, v, Some("illegal base64 data".into()));
                 }

@@ -147,7 +147,8 @@ fn is_zero(v: &Value) -> bool {
         Value::Number(n) => n.as_f64() == Some(0.0),
         Value::String(s) => s.is_empty(),
         Value::Array(a) => a.is_empty(),
-        Value::Object(m) => m.is_empty(),
+        // An empty struct says something.
+        Value::Object(_) => false,
     }
 }
 
@@ -158,7 +159,9 @@ const ALWAYS_THERE: [&str; 8] = [
 
 impl<'r> Run<'r> {
     fn object(&mut self, id: DefId, v: &Value, old: Option<&Value>, path: &str) {
-        let Some(block) = self.rules.block(self.arena, id) else { return };
+        let Some(block) = self.rules.block(self.arena, id) else {
+            return self.parts(id, v, old, path);
+        };
         let at = At { id, v, old, path, schema: &block.schema };
         let mut i = 0;
         while i < block.lines.len() {
@@ -170,6 +173,18 @@ impl<'r> Run<'r> {
             } else {
                 self.line(&block.lines[i], &at);
                 i += 1;
+            }
+        }
+    }
+
+    /// The parts of an object that has no rules of its own.
+    fn parts(&mut self, id: DefId, v: &Value, old: Option<&Value>, path: &str) {
+        let arena = self.arena;
+        for (name, slot) in &arena.def(id).fields {
+            let part = v.get(&**name).unwrap_or(&Value::Null);
+            if !part.is_null() {
+                let old = old.and_then(|o| o.get(&**name));
+                self.values(&slot.ty, &[], part, old, &join(path, name));
             }
         }
     }
@@ -191,7 +206,7 @@ impl<'r> Run<'r> {
         let b = Bindings::default().with("self", Val::of(at.v, at.schema));
         match at.old {
             Some(old) => b.with("oldSelf", Val::of(old, at.schema)),
-            None => b,
+            None => b.with("oldSelf", Val::Null),
         }
     }
 
@@ -212,6 +227,10 @@ impl<'r> Run<'r> {
                 }
                 // An optional text that is not there is no empty one.
                 if v.is_null() && matches!(check, Check::Name { .. }) && !self.required(at.id, path) {
+                    return;
+                }
+                // A number that is optional is a pointer upstream: zero is a value of it.
+                if v.is_number() && matches!(check, Check::Required(_)) && !self.required(at.id, path) {
                     return;
                 }
                 let full = join(at.path, &path.join("."));
@@ -435,8 +454,11 @@ fn same_loop(a: &Line, b: &Line) -> bool {
 }
 
 fn holds(program: &Program, bindings: &Bindings<'_>) -> bool {
-    // What cannot be evaluated counts as wrong, not as right.
-    !matches!(program.eval(bindings, COST_LIMIT).0, Ok(Val::Bool(false)))
+    match program.eval(bindings, COST_LIMIT).0 {
+        Ok(v) => matches!(v, Val::Bool(true)),
+        // A number too large to be read is wrong; a question about what is not there is none.
+        Err(e) => e.to_string().contains("out of range"),
+    }
 }
 
 /// The errors of a rule, with the place in its outermost loop.
@@ -511,7 +533,11 @@ fn rule_errors(
         Shown::Nothing => None,
         Shown::Null => Some(Value::Null),
         Shown::Text(t) => Some(Value::from(&**t)),
-        Shown::Of(p) => p.eval(bindings, COST_LIMIT).0.ok().map(|v| v.to_json()),
+        Shown::Of(p) => p.eval(bindings, COST_LIMIT).0.ok().map(|v| match v.to_json() {
+            // Go's nil list.
+            Value::Array(a) if a.is_empty() => Value::Null,
+            v => v,
+        }),
     };
     if let Some(checker) = &rule.checker {
         let text = value.as_ref().and_then(Value::as_str).unwrap_or_default();

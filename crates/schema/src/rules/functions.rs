@@ -35,6 +35,8 @@ dualStack(dyn) bool
 cidrIsV6(string) bool
 lower(string) string
 subPath(string) string
+idxErr(string, int) string
+idxCount(string) int
 subKey(string) string
 sysctlNs(string) string
 limitKeys(dyn) list(string)
@@ -110,13 +112,32 @@ fn headless<'a>(args: Args<'_, 'a>) -> Output<'a> {
     Ok(Val::Bool(none))
 }
 
+/// A label selector all of whose keys, operators and values are what they must be.
 fn selector(v: &Val<'_>) -> Option<LabelSelector> {
-    LabelSelector::from_object(&v.to_json()).ok()
+    let v = v.to_json();
+    let labels = checkers::structured("labels", &v["matchLabels"], "");
+    let odd = v["matchExpressions"].as_array().into_iter().flatten().any(|e| {
+        let text = |f: &str| e[f].as_str().unwrap_or_default().to_owned();
+        let values: Vec<&str> =
+            e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let counted = match text("operator").as_str() {
+            "In" | "NotIn" => !values.is_empty(),
+            "Exists" | "DoesNotExist" => values.is_empty(),
+            _ => false,
+        };
+        let bad = |v: &&str| !checkers::texts("label-value", v).is_empty();
+        !counted || !checkers::texts("label-key", &text("key")).is_empty() || values.iter().any(bad)
+    });
+    if odd || !labels.is_empty() { None } else { LabelSelector::from_object(&v).ok() }
+}
+
+fn is_absent(v: &Val<'_>) -> bool {
+    matches!(v, Val::Null) || matches!(v, Val::Map(m) if m.is_absent())
 }
 
 fn selects<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let [s, labels] = args else { return failed() };
-    if matches!(s, Val::Null) {
+    if is_absent(s) {
         return Ok(Val::Bool(false));
     }
     let labels = labels.to_json();
@@ -168,6 +189,39 @@ fn subscript<'a>(args: Args<'_, 'a>, path: bool) -> Output<'a> {
     let parts = s.strip_suffix("']").and_then(|s| s.split_once("['"));
     let (head, key) = parts.unwrap_or(("", ""));
     Ok(Val::text(if path { head } else { key }.to_owned()))
+}
+
+/// How many indexes a list such as `0,2-4` names, all of them below a number.
+fn indexes(list: &str, completions: i64) -> Result<i64, String> {
+    let number = |s: &str| -> Result<i64, String> {
+        s.parse::<i64>()
+            .ok()
+            .filter(|n| *n >= 0 && !s.starts_with('+'))
+            .ok_or_else(|| format!("cannot convert string to integer for index: {s:?}"))
+    };
+    let (mut count, mut previous): (i64, Option<i64>) = (0, None);
+    for part in list.split(',').filter(|_| !list.is_empty()) {
+        let bounds: Vec<&str> = part.split('-').collect();
+        let (first, last) = match bounds[..] {
+            [one] => (number(one)?, number(one)?),
+            [a, b] => (number(a)?, number(b)?),
+            _ => return Err(format!("the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'")),
+        };
+        for (n, text) in [(first, bounds[0]), (last, bounds[bounds.len() - 1])] {
+            if n >= completions {
+                return Err(format!("too large index: {text:?}"));
+            }
+        }
+        if let Some(p) = previous.filter(|p| *p >= first) {
+            return Err(format!("non-increasing order, previous: {p}, current: {first}"));
+        }
+        if bounds.len() == 2 && first >= last {
+            return Err(format!("non-increasing order, previous: {first}, current: {last}"));
+        }
+        count += last - first + 1;
+        previous = Some(last);
+    }
+    Ok(count)
 }
 
 /// The namespace of the kernel that a parameter belongs to.
@@ -228,8 +282,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     }),
     ("headless", headless),
     ("selOK", |a| match a {
-        [Val::Null] => Ok(Val::Bool(true)),
-        [v] => Ok(Val::Bool(selector(v).is_some())),
+        [v] => Ok(Val::Bool(is_absent(v) || selector(v).is_some())),
         _ => failed(),
     }),
     ("selMatches", selects),
@@ -246,6 +299,16 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("isIPv6", |a| bool_of(a, |s| s.parse::<std::net::Ipv6Addr>().is_ok())),
     ("cidrIsV6", |a| bool_of(a, |s| s.contains(':'))),
     ("dualStack", dual_stack),
+    ("idxErr", |a| match a {
+        [Val::String(s), Val::Int(n)] => {
+            Ok(Val::text(indexes(s, *n).err().unwrap_or_default()))
+        }
+        _ => failed(),
+    }),
+    ("idxCount", |a| match a {
+        [Val::String(s)] => Ok(Val::Int(indexes(s, i64::MAX).unwrap_or(0))),
+        _ => failed(),
+    }),
     ("subPath", |a| subscript(a, true)),
     ("subKey", |a| subscript(a, false)),
     ("sysctlNs", |a| match a {
@@ -261,7 +324,10 @@ const FUNCTIONS: &[(&str, Function)] = &[
 
 /// Checks that are no conditions, by name.
 pub(super) fn native(name: &str) -> Option<Native> {
-    let all: &[(&str, Native)] = &[("host-ports", |v, _, path| host_ports(v, path))];
+    let all: &[(&str, Native)] = &[
+        ("host-ports", |v, _, path| host_ports(v, path)),
+        ("time-zone", |v, _, path| time_zone(v, path)),
+    ];
     all.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)
 }
 
@@ -281,4 +347,15 @@ fn host_ports(spec: &Value, path: &str) -> Vec<coracle_meta::status::FieldError>
         }
     }
     errors
+}
+
+/// A time zone must be one of the database, spelled as there.
+fn time_zone(spec: &Value, path: &str) -> Vec<coracle_meta::status::FieldError> {
+    let Some(zone) = spec["timeZone"].as_str().filter(|z| !z.is_empty()) else { return vec![] };
+    let known = jiff::tz::TimeZone::get(zone).is_ok_and(|t| t.iana_name() == Some(zone));
+    if known {
+        return vec![];
+    }
+    let why = format!("unknown time zone {zone}");
+    vec![coracle_meta::status::FieldError::invalid(format!("{path}.timeZone"), zone, why)]
 }
