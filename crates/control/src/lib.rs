@@ -9,6 +9,7 @@
 //! Start with [`run`], then [`controllers`].
 #![warn(missing_docs)]
 
+mod aggregation;
 pub mod api;
 pub mod controllers;
 pub mod definitions;
@@ -50,14 +51,25 @@ pub struct Settings {
     pub cloud: Arc<Simulated>,
 }
 
+/// Starts only what upstream's API server does by itself, without a controller manager: removed
+/// definitions take their objects with them.
+pub fn run_server_side(
+    client: &(dyn Fn(&str) -> Client + Send + Sync),
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) {
+    definitions::start(&client("coracle-definition-cleanup"), stop, tasks);
+    aggregation::start(&client("coracle-aggregator"), stop, tasks);
+}
+
 /// Starts all parts. They end when `stop` becomes true.
 pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
+    run_server_side(settings.client.as_ref(), stop, tasks);
     let client = &settings.client;
     let world = world::World::new(&client("system:kube-controller-manager"), stop, tasks);
     controllers::start(&world, client, stop, tasks);
     garbage::start(&client("generic-garbage-collector"), stop, tasks);
     namespaces::start(&world, client, &settings.ca_pem, stop, tasks);
-    definitions::start(&client("coracle-definition-cleanup"), stop, tasks);
     scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
     let karpenter = karpenter::Watched::new(&client("coracle-provisioner"), stop, tasks);
     simulation::start(

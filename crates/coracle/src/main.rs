@@ -4,6 +4,7 @@
 //! lives in the crates below; this one only passes arguments down and errors up.
 
 mod defaults;
+mod envtest;
 mod kubeconfig;
 mod nodes;
 mod up;
@@ -33,6 +34,12 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = up::DATA_DIR)]
         data_dir: PathBuf,
     },
+    /// Lay out kube-apiserver and etcd for controller-runtime's envtest (KUBEBUILDER_ASSETS)
+    EnvtestAssets {
+        /// The directory to fill
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Print the version of this program and the Kubernetes versions it serves
     Version {
         /// Form of the output
@@ -55,8 +62,14 @@ pub(crate) enum Output {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.command) {
+    let args: Vec<String> = std::env::args().collect();
+    let name = args.first().map(std::path::Path::new).and_then(|p| p.file_name());
+    let name = name.and_then(|n| n.to_str()).unwrap_or_default();
+    let outcome = match envtest::run_as(name, args.get(1..).unwrap_or_default()) {
+        Some(outcome) => outcome,
+        None => run(Cli::parse().command),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {}", chain(&e));
@@ -79,6 +92,7 @@ fn chain(e: &anyhow::Error) -> String {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up::run(options),
+        Command::EnvtestAssets { dir } => envtest::assets(&dir),
         Command::Nodes(options) => nodes::run(&options),
         Command::Kubeconfig { data_dir } => kubeconfig::print(&data_dir),
         Command::Version { output } => {

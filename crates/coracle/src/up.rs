@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 use coracle_clouds::{Settings, Simulated};
 use coracle_registry::Registry;
 use coracle_schema::Minor;
-use coracle_server::{Server, authn::Identity, bootstrap, inprocess::InProcess, listen, pki::Pki};
+use coracle_server::{
+    Server, aggregation::FrontProxy, authn::Identity, bootstrap, inprocess::InProcess, listen, pki::Pki};
 use coracle_store::{OpenError, Store};
 use jiff::Timestamp;
 use std::{
@@ -113,6 +114,12 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
         .without_admission(o.disable_admission_plugins.clone());
     let registry = Arc::new(registry);
     let server = Server::new(registry, pki.token_key()?);
+    let proxy = pki.client("front-proxy-client", "")?;
+    server.set_front_proxy(FrontProxy {
+        certificate_pem: proxy.certificate_pem,
+        key_pem: proxy.key_pem,
+        ca_pem: pki.ca_pem().to_owned(),
+    });
     bootstrap::run(&server, address).await?;
     for definition in defaults::definitions()? {
         bootstrap::ensure(&server, definition).await?;
@@ -223,7 +230,7 @@ async fn maintain(server: Arc<Server>, mut stopping: watch::Receiver<bool>) {
     }
 }
 
-async fn wait_for_signal() -> Result<()> {
+pub(crate) async fn wait_for_signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {

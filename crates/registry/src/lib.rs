@@ -11,7 +11,7 @@
 #![warn(missing_docs)]
 
 mod admission;
-mod convert;
+pub mod convert;
 pub mod delete;
 mod input;
 mod ownership;
@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, atomic::AtomicU32},
+    sync::{Arc, OnceLock, atomic::AtomicU32},
 };
 pub use table::KindTable;
 
@@ -49,6 +49,22 @@ pub struct Registry {
     /// Parsed objects that admission looks at again and again, by revision.
     parsed: Mutex<HashMap<u64, Arc<Value>>>,
     disabled_admission: BTreeSet<String>,
+    service_network: ServiceNetwork,
+    converter: OnceLock<convert::Converter>,
+}
+
+/// The addresses of services.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServiceNetwork {
+    pub(crate) base: std::net::Ipv4Addr,
+    /// How many addresses there are.
+    pub(crate) size: u32,
+}
+
+impl Default for ServiceNetwork {
+    fn default() -> Self {
+        Self { base: std::net::Ipv4Addr::new(10, 96, 0, 0), size: 1 << 20 }
+    }
 }
 
 type Definitions = BTreeMap<Box<str>, (u64, Vec<Arc<Kind>>)>;
@@ -72,6 +88,8 @@ impl Registry {
             definitions: Mutex::default(),
             parsed: Mutex::default(),
             disabled_admission: BTreeSet::new(),
+            service_network: ServiceNetwork::default(),
+            converter: OnceLock::new(),
         };
         registry.reload_custom_kinds();
         registry
@@ -82,6 +100,25 @@ impl Registry {
     pub fn without_admission(mut self, plugins: impl IntoIterator<Item = String>) -> Self {
         self.disabled_admission.extend(plugins);
         self
+    }
+
+    /// With the network of cluster IPs, such as `10.96.0.0/12`; the first of several counts.
+    ///
+    /// # Errors
+    /// When it is no network of IPv4.
+    pub fn with_service_network(mut self, text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is no network such as 10.96.0.0/12");
+        let first = text.split(',').next().unwrap_or(text);
+        let (base, bits) = first.split_once('/').ok_or_else(bad)?;
+        let bits: u32 = bits.parse().ok().filter(|b| (8..=30).contains(b)).ok_or_else(bad)?;
+        let base = base.parse().map_err(|_| bad())?;
+        self.service_network = ServiceNetwork { base, size: 1 << (32 - bits) };
+        Ok(self)
+    }
+
+    /// The cluster IP of the API server itself: the first of the network.
+    pub fn api_server_ip(&self) -> std::net::Ipv4Addr {
+        std::net::Ipv4Addr::from(u32::from(self.service_network.base) + 1)
     }
 
     /// Whether an admission plugin is on.
@@ -165,8 +202,8 @@ fn definition_kinds(object: &Arc<Object>) -> Vec<Arc<Kind>> {
         tracing::warn!(revision = object.revision, "cannot serve a stored definition");
         return vec![];
     };
-    let object = object.clone();
-    coracle_schema::crd::kinds(&v, move || parse(&object).unwrap_or_default())
+    let (object, revision) = (object.clone(), object.revision);
+    coracle_schema::crd::kinds(&v, revision, move || parse(&object).unwrap_or_default())
 }
 
 /// Parses a stored object.

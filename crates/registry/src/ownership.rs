@@ -2,7 +2,7 @@
 //! are [`coracle_patch::apply`]'s; here they meet versions and stored objects.
 
 use crate::{
-    Registry, convert,
+    Registry,
     input::{Input, check_depth, check_type_meta, decode_metadata},
     write::{Changed, FieldWriter, WriteOptions, Written},
 };
@@ -37,9 +37,9 @@ impl Registry {
         };
         let between = |from: &Kind, to: &Kind, v: &Value| {
             let mut v = v.clone();
-            convert::to_stored(from, &mut v);
-            convert::from_stored(to, &mut v);
-            v
+            self.for_storage(from, &mut v).ok()?;
+            self.read_back(to, std::slice::from_mut(&mut v)).ok()?;
+            Some(v)
         };
         let current = kind.api_version();
         let (reset, now) = (reset_fields(kind, &writer.subresource), time::rfc3339(self.now()));
@@ -54,9 +54,9 @@ impl Registry {
             typed: Typed::object(kind.arena(), kind.root(), pack),
             convert: &|v, version| {
                 let to = at(version)?;
-                Some((between(kind, to, v), Typed::object(to.arena(), to.root(), pack)))
+                Some((between(kind, to, v)?, Typed::object(to.arena(), to.root(), pack)))
             },
-            convert_back: &|v, version| Some(between(at(version)?, kind, v)),
+            convert_back: &|v, version| between(at(version)?, kind, v),
         };
         f(&versions, &who)
     }

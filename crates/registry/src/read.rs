@@ -122,11 +122,11 @@ impl Registry {
     /// # Errors
     /// 500 when the stored object cannot be read.
     pub fn present(&self, kind: &Kind, object: &Object) -> Result<Bytes, Status> {
-        if convert::is_current(kind, &object.bytes) {
+        if convert::is_fresh(kind, object) {
             return Ok(object.bytes.clone());
         }
         let mut v = parse(object)?;
-        convert::from_stored(kind, &mut v);
+        self.read_back(kind, std::slice::from_mut(&mut v))?;
         serde_json::to_vec(&v).map(Bytes::from).map_err(Status::internal)
     }
 

@@ -2,7 +2,7 @@
 //! parts of a pod that can change while it runs.
 
 use crate::{
-    Registry, convert,
+    Registry,
     delete::DeleteOptions,
     parse,
     write::{Changed, Input, Patch, WriteOptions, Written, set_or_remove},
@@ -75,7 +75,7 @@ fn as_scale(kind: &Kind, written: Written) -> Result<Written, Status> {
 impl Registry {
     fn current(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, Status> {
         let mut v = parse(&*self.stored(kind, namespace, name)?)?;
-        convert::from_stored(kind, &mut v);
+        self.read_back(kind, std::slice::from_mut(&mut v))?;
         Ok(v)
     }
 

@@ -14,6 +14,8 @@ pub struct KindTable {
     /// Differs from every other table's: what was derived from it can be told apart.
     pub id: u64,
     by_resource: HashMap<(String, String, String), Arc<Kind>>,
+    /// Versions of custom kinds that are stored but not served.
+    unserved: HashMap<(String, String, String), Arc<Kind>>,
     /// Group, then version, then kinds by plural: the order of discovery.
     groups: BTreeMap<String, BTreeMap<String, Vec<Arc<Kind>>>>,
 }
@@ -26,6 +28,10 @@ impl KindTable {
         for kind in built_in.iter().cloned().chain(custom) {
             let key = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
             if table.by_resource.contains_key(&key) {
+                continue;
+            }
+            if kind.definition.as_ref().is_some_and(|d| !d.served) {
+                table.unserved.insert(key, kind);
                 continue;
             }
             let versions = table.groups.entry(kind.group.clone()).or_default();
@@ -41,6 +47,12 @@ impl KindTable {
     /// The kind at a path's group, version and plural.
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         self.by_resource.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// The kind at a group, version and plural, whether requests for it are answered or not.
+    pub fn known(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
+        let key = (group.to_owned(), version.to_owned(), plural.to_owned());
+        self.by_resource.get(&key).or_else(|| self.unserved.get(&key))
     }
 
     /// Groups with their versions, most preferred version first.

@@ -253,7 +253,8 @@ impl Registry {
             let mut warnings = warnings.clone();
             let stored = self.stored(kind, namespace, name)?;
             let mut old = parse(&stored)?;
-            convert::from_stored(kind, &mut old);
+            let at_storage_version = old["apiVersion"] == convert::stored_api_version(kind);
+            self.read_back(kind, std::slice::from_mut(&mut old))?;
             let Changed { value: mut new, managed } = change(&old, &mut warnings)?;
             let before = take_managed(&mut old);
             let given_owners = take_managed(&mut new);
@@ -285,7 +286,7 @@ impl Registry {
             defaults::apply(kind.arena(), kind.root(), &mut new);
             strategy::after_defaults(kind, &mut new);
             bump_generation(kind, &old, &mut new);
-            if new == old && managed == before {
+            if new == old && managed == before && at_storage_version {
                 return Ok(Written {
                     bytes: self.present(kind, &stored)?,
                     warnings,
@@ -410,7 +411,7 @@ impl Registry {
 
     /// The bytes to store, with an empty resourceVersion.
     pub(crate) fn encode(&self, kind: &Kind, mut v: Value) -> Result<Encoded, Status> {
-        convert::to_stored(kind, &mut v);
+        self.for_storage(kind, &mut v)?;
         v["metadata"]["resourceVersion"] = json!("");
         let header = table::header(kind, &v);
         let expires = kind
@@ -422,8 +423,8 @@ impl Registry {
     }
 
     fn unstored(&self, kind: &Kind, mut v: Value) -> Result<Bytes, Status> {
-        convert::to_stored(kind, &mut v);
-        convert::from_stored(kind, &mut v);
+        self.for_storage(kind, &mut v)?;
+        self.read_back(kind, std::slice::from_mut(&mut v))?;
         serde_json::to_vec(&v).map(Bytes::from).map_err(Status::internal)
     }
 

@@ -11,20 +11,21 @@ pub use check::{APPROVED, Approval, approval, check, webhook_url};
 use crate::{
     columns::{Cell, Column},
     jsonpath,
-    kinds::{Kind, Lazy, ScalePaths, Scope, Structure, Subresource},
+    kinds::{Definition, Kind, Lazy, ScalePaths, Scope, Structure, Subresource},
     types::Arena,
 };
 use coracle_meta::name::NameRule;
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
 
-/// One kind for each served version of a definition that was checked. `read` gives the definition
-/// again, when a kind's structure is first needed.
+/// One kind for each version of a definition that was checked and stored at a revision. `read` gives the
+/// definition again, when a kind's structure is first needed.
 pub fn kinds(
     crd: &Value,
+    revision: u64,
     read: impl Fn() -> Value + Clone + Send + Sync + 'static,
 ) -> Vec<Arc<Kind>> {
-    let versions = versions(crd).iter().enumerate().filter(|(_, v)| v["served"] == true);
+    let versions = versions(crd).iter().enumerate();
     let lazy = |i: usize| -> Lazy {
         let read = read.clone();
         LazyLock::new(Box::new(move || {
@@ -33,7 +34,7 @@ pub fn kinds(
             structure(self::versions(&crd).get(i).unwrap_or(&none))
         }))
     };
-    versions.map(|(i, v)| Arc::new(version_kind(crd, v, lazy(i)))).collect()
+    versions.map(|(i, v)| Arc::new(version_kind(crd, v, revision, lazy(i)))).collect()
 }
 
 fn versions(crd: &Value) -> &[Value] {
@@ -55,7 +56,7 @@ fn texts(v: &Value) -> Vec<String> {
     v.as_array().into_iter().flatten().filter_map(|s| s.as_str().map(Into::into)).collect()
 }
 
-fn version_kind(crd: &Value, version: &Value, structure: Lazy) -> Kind {
+fn version_kind(crd: &Value, version: &Value, revision: u64, structure: Lazy) -> Kind {
     let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
     let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     let kind = text(names, "kind").to_owned();
@@ -95,6 +96,16 @@ fn version_kind(crd: &Value, version: &Value, structure: Lazy) -> Kind {
         columns,
         structure,
         custom: true,
+        definition: Some(Definition {
+            storage_version: versions(crd)
+                .iter()
+                .find(|v| v["storage"] == true)
+                .map_or_else(|| text(version, "name").to_owned(), |v| text(v, "name").to_owned()),
+            webhook: (spec["conversion"]["strategy"] == "Webhook")
+                .then(|| spec["conversion"]["webhook"].clone()),
+            served: version["served"] == true,
+            revision,
+        }),
         warning,
     }
 }

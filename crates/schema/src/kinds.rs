@@ -48,6 +48,19 @@ pub type Structure = (Arc<Arena>, Slot);
 /// a large schema takes a megabyte.
 pub type Lazy = LazyLock<Structure, Box<dyn FnOnce() -> Structure + Send + Sync>>;
 
+/// What a CustomResourceDefinition says of all versions of its kind.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The version that objects are stored at.
+    pub storage_version: String,
+    /// `spec.conversion.webhook`, when versions are converted by a webhook.
+    pub webhook: Option<serde_json::Value>,
+    /// Whether requests for this version are answered.
+    pub served: bool,
+    /// When the definition last changed: objects that were written later follow it.
+    pub revision: u64,
+}
+
 /// A kind at one version, with everything that the generic handlers need to know of it.
 #[derive(Debug)]
 pub struct Kind {
@@ -91,6 +104,8 @@ pub struct Kind {
     pub structure: Lazy,
     /// Whether it comes from a CustomResourceDefinition.
     pub custom: bool,
+    /// What its CustomResourceDefinition says of all its versions.
+    pub definition: Option<Definition>,
     /// Warning that every request gets (deprecated versions).
     pub warning: Option<String>,
 }

@@ -299,7 +299,7 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
         subresources,
         name_rule: t.names.unwrap_or(NameRule::Subdomain),
         ttl_seconds: t.ttl_seconds,
-        generation: !t.no_generation && arena.def(id).fields.contains_key("spec"),
+        generation: !t.no_generation,
         orphan_default: t.orphan_default,
         scale: None,
         columns: crate::columns::built_in(&key[..key.len() - plural.len() - 1], kind),
@@ -308,6 +308,7 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
             LazyLock::new(Box::new(move || made))
         },
         custom: false,
+        definition: None,
         warning: t.deprecated.map(|d| {
             format!("{version} {kind} is deprecated in {}", d.replace(';', "; ").replace(':', " "))
         }),

@@ -75,10 +75,11 @@ impl Identity {
     }
 }
 
-/// The key that signs and verifies service account tokens (ES256).
+/// The key that signs and verifies service account tokens (ES256), and who they say issued them.
 pub struct TokenKey {
     pair: EcdsaKeyPair,
     random: SystemRandom,
+    issuer: String,
 }
 
 impl std::fmt::Debug for TokenKey {
@@ -125,7 +126,19 @@ impl TokenKey {
         let random = SystemRandom::new();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &random)
             .map_err(|e| format!("the service account key cannot be read: {e}"))?;
-        Ok(Self { pair, random })
+        Ok(Self { pair, random, issuer: ISSUER.into() })
+    }
+
+    /// The same key for another issuer.
+    #[must_use]
+    pub fn issued_by(mut self, issuer: &str) -> Self {
+        self.issuer = issuer.into();
+        self
+    }
+
+    /// Who the tokens say issued them, which is also their usual audience.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// Signs a token.
@@ -139,9 +152,9 @@ impl TokenKey {
             kubernetes[kind.to_lowercase()] = json!({"name": name, "uid": uid});
         }
         let audiences =
-            if c.audiences.is_empty() { vec![ISSUER.to_owned()] } else { c.audiences.clone() };
+            if c.audiences.is_empty() { vec![self.issuer.clone()] } else { c.audiences.clone() };
         let claims = json!({
-            "iss": ISSUER, "sub": format!("system:serviceaccount:{}:{}", c.namespace, c.name), "aud": audiences,
+            "iss": self.issuer, "sub": format!("system:serviceaccount:{}:{}", c.namespace, c.name), "aud": audiences,
             "iat": c.issued, "nbf": c.issued, "exp": c.expires, "jti": uuid::Uuid::new_v4().to_string(),
             "kubernetes.io": kubernetes,
         });
@@ -175,7 +188,7 @@ pub(crate) fn of_token(server: &Server, token: &str, audience: &str) -> Option<I
     let claims = server.tokens.verify(token)?;
     let now = server.registry.now().as_second();
     let audiences = claims["aud"].as_array()?;
-    if claims["iss"] != ISSUER
+    if claims["iss"] != server.tokens.issuer()
         || claims["exp"].as_i64()? <= now
         || !audiences.iter().any(|a| a == audience)
     {
@@ -221,7 +234,8 @@ pub fn authenticate(
         .to_str()
         .ok()
         .and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
-    token.and_then(|t| of_token(server, t.trim(), ISSUER)).ok_or_else(Status::unauthorized)
+    let issuer = server.tokens.issuer();
+    token.and_then(|t| of_token(server, t.trim(), issuer)).ok_or_else(Status::unauthorized)
 }
 
 /// The identity that a caller asks to act as, if it may.
@@ -343,8 +357,11 @@ pub(crate) fn create_token(
     };
     let token = server.tokens.sign(&claims)?;
     let expires = jiff::Timestamp::from_second(claims.expires).unwrap_or(now);
-    let audiences =
-        if claims.audiences.is_empty() { vec![ISSUER.to_owned()] } else { claims.audiences };
+    let audiences = if claims.audiences.is_empty() {
+        vec![server.tokens.issuer().to_owned()]
+    } else {
+        claims.audiences
+    };
     Ok(json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "metadata": {"name": name, "namespace": namespace, "creationTimestamp": coracle_meta::time::rfc3339(now)},

@@ -46,7 +46,7 @@ pub async fn run(server: &Server, address: SocketAddr) -> Result<(), BootstrapEr
     aggregate(&mut second);
     second.push(json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": address.port()}]}}));
+        "spec": {"clusterIP": server.registry.api_server_ip().to_string(), "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": address.port()}]}}));
     // An address that only this host knows is no endpoint, as upstream has it.
     if !address.ip().is_loopback() {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -54,6 +54,16 @@ pub async fn run(server: &Server, address: SocketAddr) -> Result<(), BootstrapEr
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}));
+    }
+    if let Some(proxy) = server.front_proxy() {
+        second.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+            "data": {"client-ca-file": proxy.ca_pem, "requestheader-client-ca-file": proxy.ca_pem,
+                "requestheader-username-headers": "[\"X-Remote-User\"]",
+                "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
+                "requestheader-group-headers": "[\"X-Remote-Group\"]",
+                "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+                "requestheader-allowed-names": "[\"front-proxy-client\"]"}}));
     }
     for stage in [first, second] {
         // Together, so that one fsync carries them all.

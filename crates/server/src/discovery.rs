@@ -1,7 +1,7 @@
 //! What there is: `/version`, `/api`, `/apis`, each group and version, and the aggregated form
 //! (KEP-3352) that kubectl asks for first.
 
-use crate::{body::Body, respond};
+use crate::{Server, aggregation, body::Body, respond};
 use coracle_meta::gvk::api_version;
 use coracle_registry::Registry;
 use coracle_schema::{Kind, Scope};
@@ -26,34 +26,47 @@ pub(crate) fn version(registry: &Registry) -> Value {
 
 /// Answers a discovery path.
 pub(crate) fn answer(
-    registry: &Registry,
+    server: &Server,
     path: &str,
     headers: &HeaderMap,
 ) -> Option<Response<Body>> {
+    let registry = &server.registry;
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2");
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     let v = match parts[..] {
         [] => json!({"paths": paths(registry)}),
-        ["api"] if aggregated => return Some(aggregate(registry, true, headers)),
-        ["apis"] if aggregated => return Some(aggregate(registry, false, headers)),
+        ["api"] if aggregated => return Some(aggregate(server, true, headers)),
+        ["apis"] if aggregated => return Some(aggregate(server, false, headers)),
         ["api"] => {
             json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
         }
         ["apis"] => {
             let kinds = registry.kinds();
-            let groups: Vec<Value> = kinds
+            let own = kinds
                 .groups()
                 .filter(|(g, _)| !g.is_empty())
-                .map(|(g, v)| group(g, &v.iter().map(|(v, _)| *v).collect::<Vec<_>>()))
-                .collect();
+                .map(|(g, v)| group(g, &v.iter().map(|(v, _)| *v).collect::<Vec<_>>()));
+            let others = aggregation::groups(server).into_iter().map(|(g, v)| {
+                group(&g, &v.iter().map(String::as_str).collect::<Vec<_>>())
+            });
+            let groups: Vec<Value> = own.chain(others).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["api", version] => resources(registry, "", version)?,
         ["apis", name] => {
             let kinds = registry.kinds();
-            let (g, versions) = kinds.groups().find(|(g, _)| *g == name)?;
-            let mut v = group(g, &versions.iter().map(|(v, _)| *v).collect::<Vec<_>>());
+            let own = kinds.groups().find(|(g, _)| *g == name);
+            let mut v = match own {
+                Some((g, versions)) => {
+                    group(g, &versions.iter().map(|(v, _)| *v).collect::<Vec<_>>())
+                }
+                None => {
+                    let others = aggregation::groups(server);
+                    let (g, versions) = others.iter().find(|(g, _)| *g == name)?;
+                    group(g, &versions.iter().map(String::as_str).collect::<Vec<_>>())
+                }
+            };
             v["kind"] = json!("APIGroup");
             v["apiVersion"] = json!("v1");
             v
@@ -131,9 +144,9 @@ fn hash(text: &str) -> u64 {
     h.finish()
 }
 
-fn aggregate(registry: &Registry, core: bool, headers: &HeaderMap) -> Response<Body> {
-    let kinds = registry.kinds();
-    let items: Vec<Value> = kinds
+fn aggregate(server: &Server, core: bool, headers: &HeaderMap) -> Response<Body> {
+    let kinds = server.registry.kinds();
+    let mut items: Vec<Value> = kinds
         .groups()
         .filter(|(g, _)| g.is_empty() == core)
         .map(|(g, versions)| {
@@ -145,6 +158,9 @@ fn aggregate(registry: &Registry, core: bool, headers: &HeaderMap) -> Response<B
             json!({"metadata": meta, "versions": versions})
         })
         .collect();
+    if !core {
+        items.extend(aggregation::discovery(server));
+    }
     let v = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}).to_string();
     let etag = format!("\"{:016X}\"", hash(&v));
     let matches =

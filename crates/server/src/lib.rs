@@ -12,6 +12,7 @@
 //! Tested through the binary by kubectl, Python and kube-rs; parsers have tests of their own.
 #![warn(missing_docs)]
 
+pub mod aggregation;
 pub mod authn;
 mod binary;
 pub mod body;
@@ -24,6 +25,7 @@ pub mod listen;
 pub mod metrics;
 mod negotiate;
 pub mod openapi;
+mod outbound;
 mod payload;
 pub mod pki;
 pub mod rbac;
@@ -56,6 +58,7 @@ pub struct Server {
     pub(crate) rbac: rbac::Authorizer,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) openapi: openapi::Cache,
+    pub(crate) aggregation: aggregation::Aggregation,
     in_flight: Semaphore,
     stopping: watch::Sender<bool>,
 }
@@ -63,15 +66,18 @@ pub struct Server {
 impl Server {
     /// A server over a registry, with the key that signs service account tokens.
     pub fn new(registry: Arc<Registry>, tokens: TokenKey) -> Arc<Self> {
-        Arc::new(Self {
+        let server = Arc::new(Self {
             rbac: rbac::Authorizer::new(registry.clone()),
             registry,
             tokens,
             metrics: metrics::Metrics::default(),
             openapi: openapi::Cache::default(),
+            aggregation: aggregation::Aggregation::default(),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             stopping: watch::Sender::new(false),
-        })
+        });
+        server.serve_conversion();
+        server
     }
 
     /// The registry below.
@@ -119,6 +125,13 @@ impl Server {
         };
         let identity = authn::impersonate(self, identity, request)?;
         self.rbac.authorize(&identity, info)?;
+        if let Some((group, version)) = aggregation::of_path(info) {
+            if self.registry.kinds().of(&group, &version).is_none() {
+                if let Some(service) = aggregation::remote(self, &group, &version) {
+                    return Ok(aggregation::proxy(self, &identity, &service, request).await);
+                }
+            }
+        }
         handlers::handle(self, &identity, info, request).await
     }
 }

@@ -144,12 +144,31 @@ impl Pki {
         Ok(ClientCertificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
+    /// A certificate for a server that answers at the given addresses, with its key.
+    ///
+    /// # Errors
+    /// When keys cannot be generated.
+    pub fn server_certificate(&self, addresses: &[IpAddr]) -> Result<ClientCertificate, PkiError> {
+        let key = KeyPair::generate()?;
+        let certificate = self.server_parameters(addresses)?.signed_by(&key, &self.issuer)?;
+        let certificate_pem = format!("{}{}", certificate.pem(), self.ca_pem);
+        Ok(ClientCertificate { certificate_pem, key_pem: key.serialize_pem() })
+    }
+
     /// TLS for a server that answers at the given addresses, asking clients for certificates.
     ///
     /// # Errors
     /// When keys cannot be generated.
     pub fn server_config(&self, addresses: &[IpAddr]) -> Result<ServerConfig, PkiError> {
         let key = KeyPair::generate()?;
+        let params = self.server_parameters(addresses)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let chain = vec![certificate.der().clone(), self.ca_der.clone()];
+        tls_config(chain, private, vec![self.ca_der.clone()])
+    }
+
+    fn server_parameters(&self, addresses: &[IpAddr]) -> Result<CertificateParams, PkiError> {
         let names = [
             "localhost",
             "kubernetes",
@@ -162,26 +181,55 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
         years(&mut params, 10);
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let tls = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
-        let mut roots = RootCertStore::empty();
-        roots.add(self.ca_der.clone()).map_err(|e| tls(&e))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| tls(&e))?;
-        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| tls(&e))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate.der().clone(), self.ca_der.clone()], private)
-            .map_err(|e| tls(&e))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        Ok(params)
     }
+}
+
+/// TLS with certificates that somebody else made: a chain and its key, and the authorities whose
+/// clients are known.
+///
+/// # Errors
+/// When a text is no PEM, or holds no certificate or key of use.
+pub fn server_config_of(
+    chain_pem: &str,
+    key_pem: &str,
+    client_ca_pem: &str,
+) -> Result<ServerConfig, PkiError> {
+    use rustls_pki_types::pem::PemObject;
+    let bad = |e: rustls_pki_types::pem::Error| PkiError::Key(e.to_string());
+    let certificates = |pem: &str| {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(bad)
+    };
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(bad)?;
+    tls_config(certificates(chain_pem)?, key, certificates(client_ca_pem)?)
+}
+
+fn tls_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    client_authorities: Vec<CertificateDer<'static>>,
+) -> Result<ServerConfig, PkiError> {
+    let tls = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for authority in client_authorities {
+        roots.add(authority).map_err(|e| tls(&e))?;
+    }
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| tls(&e))?;
+    let builder = if roots.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| tls(&e))?;
+        builder.with_client_cert_verifier(verifier)
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| tls(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// Writes a file that only its owner can read, all of it or nothing.

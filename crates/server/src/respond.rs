@@ -156,10 +156,7 @@ pub(crate) fn list(
             binary::list(registry, kind, &meta, &list.items)?,
         ));
     }
-    let mut items = Vec::with_capacity(list.items.len());
-    for object in &list.items {
-        items.push(registry.present(kind, object)?);
-    }
+    let items = registry.present_all(kind, &list.items)?;
     if accept.shape == Shape::Object && accept.format == Format::Json {
         return Ok(with(StatusCode::OK, JSON, concatenate(kind, &items, &meta)));
     }

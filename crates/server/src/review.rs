@@ -75,7 +75,7 @@ fn access(server: &Server, who: &Identity, spec: &Value, namespace: Option<&str>
 fn token(server: &Server, spec: &Value) -> Value {
     let wanted: Vec<&str> =
         spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let audiences = if wanted.is_empty() { vec![authn::ISSUER] } else { wanted };
+    let audiences = if wanted.is_empty() { vec![server.tokens.issuer()] } else { wanted };
     let token = spec["token"].as_str().unwrap_or_default();
     let found = audiences.iter().find_map(|a| Some((a, authn::of_token(server, token, a)?)));
     match found {

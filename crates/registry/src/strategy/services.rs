@@ -7,11 +7,8 @@ use coracle_schema::Kind;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering;
 
-/// The first address of the service network 10.96.0.0/12.
-const SERVICE_NETWORK: u32 = 0x0A60_0000;
 /// Addresses below this offset are left for well-known services.
-const SERVICE_FIRST: u32 = 256;
-const SERVICE_SIZE: u32 = 1 << 20;
+const FIRST: u32 = 256;
 
 pub(super) fn service_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), Status> {
     let spec = &mut v["spec"];
@@ -72,10 +69,11 @@ pub(super) fn services(r: &Registry) -> Vec<Value> {
 pub(super) fn free_service_ip(r: &Registry) -> Result<String, Status> {
     let used: std::collections::HashSet<String> =
         services(r).iter().map(|s| path::text(s, "spec.clusterIP").to_owned()).collect();
-    for _ in 0..SERVICE_SIZE {
-        let n =
-            r.next_service_ip.fetch_add(1, Ordering::Relaxed) % (SERVICE_SIZE - SERVICE_FIRST - 1);
-        let ip = std::net::Ipv4Addr::from(SERVICE_NETWORK + SERVICE_FIRST + n).to_string();
+    let network = r.service_network;
+    let first = FIRST.min(network.size / 16).max(2);
+    for _ in 0..network.size {
+        let n = r.next_service_ip.fetch_add(1, Ordering::Relaxed) % (network.size - first - 1);
+        let ip = std::net::Ipv4Addr::from(u32::from(network.base) + first + n).to_string();
         if !used.contains(&ip) {
             return Ok(ip);
         }
