@@ -67,8 +67,9 @@ fn set_up(root: &Path) -> Result<()> {
 }
 
 /// The layers of ARCHITECTURE.md: a crate may depend on lower layers, and sideways where listed.
-const LAYERS: [(&str, u8); 12] = [
+const LAYERS: [(&str, u8); 13] = [
     ("meta", 0),
+    ("cel", 0),
     ("schema", 1),
     ("patch", 1),
     ("store", 1),
@@ -81,7 +82,8 @@ const LAYERS: [(&str, u8); 12] = [
     ("control", 3),
     ("coracle", 4),
 ];
-const SIDEWAYS: [(&str, &str); 8] = [
+const SIDEWAYS: [(&str, &str); 9] = [
+    ("cel", "meta"),
     ("patch", "schema"),
     ("registry", "schema"),
     ("registry", "patch"),

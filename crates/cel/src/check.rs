@@ -284,10 +284,7 @@ impl Checker<'_> {
                 (true, Some((target, rest))) => format!("{target}.({})", rest.join(", ")),
                 _ => format!("({})", shown.join(", ")),
             };
-            self.fault(
-                e,
-                format!("found no matching overload for '{name}' applied to '{applied}'"),
-            )
+            self.fault(e, format!("found no matching overload for '{name}' applied to '{applied}'"))
         })
     }
 

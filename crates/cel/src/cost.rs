@@ -81,6 +81,8 @@ enum Place<'e> {
     At(&'e Schema),
     /// A key of a map: its size is not known to be anything.
     Key,
+    /// Where the schema has nothing, as beneath a map's values that are read like fields.
+    Nowhere,
 }
 
 struct Local<'e> {
@@ -129,17 +131,24 @@ impl<'e> Coster<'e> {
         self.places.get(&e.id).copied()
     }
 
+    /// The place one step below. What stands nowhere in the data, as the result of a call, counts
+    /// as the data itself, because upstream's estimates do: `self.split('/')[0]` is as long as
+    /// `self`.
     fn child(&self, place: Option<Place<'e>>, step: &Step<'_>) -> Option<Place<'e>> {
-        let Some(Place::At(schema)) = place else { return None };
-        match (&schema.shape, step) {
-            (Shape::List(items, _), Step::Values) => Some(Place::At(items)),
-            (Shape::Map(values), Step::Values | Step::Field(_)) => Some(Place::At(values)),
-            (Shape::Map(_) | Shape::Object(_), Step::Keys) => Some(Place::Key),
+        let schema = match place {
+            None => return self.env.root().map(Place::At),
+            Some(Place::At(schema)) => schema,
+            Some(Place::Key | Place::Nowhere) => return Some(Place::Nowhere),
+        };
+        Some(match (&schema.shape, step) {
+            (Shape::List(items, _), Step::Values) => Place::At(items),
+            (Shape::Map(values), Step::Values) => Place::At(values),
+            (Shape::Map(_) | Shape::Object(_), Step::Keys) => Place::Key,
             (Shape::Object(o), Step::Field(f)) => {
-                o.field(f).map(|f| Place::At(&f.schema))
+                o.field(f).map_or(Place::Nowhere, |f| Place::At(&f.schema))
             }
-            _ => None,
-        }
+            _ => Place::Nowhere,
+        })
     }
 
     fn size(&mut self, e: &Expr) -> Option<Range> {
@@ -157,11 +166,12 @@ impl<'e> Coster<'e> {
         if let Some(n) = literal {
             return Some(Range::fixed(n as u64));
         }
-        if let Some(place) = self.place(e) {
-            let max = match place {
-                Place::At(schema) => schema.max_elements,
-                Place::Key => 0,
-            };
+        let place_max = match self.place(e) {
+            Some(Place::At(schema)) => Some(schema.max_elements),
+            Some(Place::Key) => Some(0),
+            Some(Place::Nowhere) | None => None,
+        };
+        if let Some(max) = place_max {
             let size = Range { min: 0, max };
             self.sizes.insert(e.id, size);
             return Some(size);
@@ -233,9 +243,9 @@ impl<'e> Coster<'e> {
                 self.entries.insert(e.id, of);
                 sum
             }
-            Node::Struct(_, fields) => fields
-                .iter()
-                .fold(Range::fixed(STRUCT), |sum, (_, v)| sum.plus(self.cost(v))),
+            Node::Struct(_, fields) => {
+                fields.iter().fold(Range::fixed(STRUCT), |sum, (_, v)| sum.plus(self.cost(v)))
+            }
             Node::Fold(f) => self.fold(e, f),
         }
     }
@@ -289,12 +299,8 @@ impl<'e> Coster<'e> {
         let of = self.entries(&f.range);
         let place = self.place(&f.range);
         let list = matches!(self.ty(&f.range), Type::List(_));
-        let local = |name: &Box<str>, place, size| Local {
-            name: name.clone(),
-            place,
-            size,
-            entries: None,
-        };
+        let local =
+            |name: &Box<str>, place, size| Local { name: name.clone(), place, size, entries: None };
         let values = self.child(place, &Step::Values);
         let keys = if list { None } else { self.child(place, &Step::Keys) };
         let (key_size, value_size) = (of.map(|o| o.key), of.map(|o| o.value));
@@ -332,8 +338,7 @@ impl<'e> Coster<'e> {
                 let size = self.size_or_unknown(args[1]).union(self.size_or_unknown(args[2]));
                 self.sizes.insert(e.id, size);
                 if let (Some(a), Some(b)) = (self.entries(args[1]), self.entries(args[2])) {
-                    let both =
-                        Entries { key: a.key.union(b.key), value: a.value.union(b.value) };
+                    let both = Entries { key: a.key.union(b.key), value: a.value.union(b.value) };
                     self.entries.insert(e.id, both);
                 }
                 return costs[0].plus(costs[1].union(costs[2]));
@@ -381,10 +386,7 @@ impl<'e> Coster<'e> {
                     Some(Node::Literal(Literal::Int(n))) => *n as u64,
                     _ => first.max,
                 };
-                Estimate {
-                    cost: first.scaled(2.0 * TRAVERSE),
-                    size: Some(Range { min: 0, max }),
-                }
+                Estimate { cost: first.scaled(2.0 * TRAVERSE), size: Some(Range { min: 0, max }) }
             }
             "join" => {
                 let mut size = first.times(self.item_size(args[0]));
@@ -446,7 +448,12 @@ impl<'e> Coster<'e> {
             "_+_" => self.addition(e, args, first, second),
             "sets.contains" | "sets.intersects" => first.times(second).plus(one).into(),
             "sets.equivalent" => first.times(second).times(Range::fixed(2)).plus(one).into(),
-            "slice" | "reverse" | "flatten" | "distinct" | "sort" | "lists.range"
+            "slice"
+            | "reverse"
+            | "flatten"
+            | "distinct"
+            | "sort"
+            | "lists.range"
             | "@sortByAssociatedKeys" => self.lists(name, args, first, second),
             _ => one.into(),
         }
@@ -492,8 +499,7 @@ impl<'e> Coster<'e> {
         match (self.ty(args[0]), self.ty(args[1])) {
             (Type::List(_), _) | (_, Type::List(_)) => {
                 if let (Some(x), Some(y)) = (self.entries(args[0]), self.entries(args[1])) {
-                    let both =
-                        Entries { key: x.key.union(y.key), value: x.value.union(y.value) };
+                    let both = Entries { key: x.key.union(y.key), value: x.value.union(y.value) };
                     self.entries.insert(e.id, both);
                 }
                 Estimate { cost: Range::fixed(1), size }
@@ -510,9 +516,7 @@ impl<'e> Coster<'e> {
             Some(Node::Literal(Literal::Int(n))) => Some(*n as u64),
             _ => None,
         };
-        let of_text = |e: &Expr| {
-            matches!(self.ty(e), Type::List(of) if matches!(**of, Type::String | Type::Bytes))
-        };
+        let of_text = |e: &Expr| matches!(self.ty(e), Type::List(of) if matches!(**of, Type::String | Type::Bytes));
         let sorting = |text: bool| if text { 2.1 } else { 2.0 };
         let (size, factor) = match name {
             "slice" => {

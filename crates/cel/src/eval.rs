@@ -423,9 +423,10 @@ fn call_cost(name: &str, call: &Call, args: &[Val<'_>], result: &Val<'_>) -> u64
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes" => {
             args.first().map_or(1, traversal)
         }
-        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "cidr" | "isIP"
-        | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver" | "strings.quote"
-        | "format" => scaled(first, TRAVERSE),
+        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "cidr" | "isIP" | "isCIDR"
+        | "quantity" | "isQuantity" | "semver" | "isSemver" | "strings.quote" | "format" => {
+            scaled(first, TRAVERSE)
+        }
         "ip" if is_text(0) => scaled(first, TRAVERSE),
         "replace" | "split" | "ip.isCanonical" => scaled(first, 2.0 * TRAVERSE),
         "join" => scaled(result.size(), 2.0 * TRAVERSE),
@@ -447,7 +448,11 @@ fn call_cost(name: &str, call: &Call, args: &[Val<'_>], result: &Val<'_>) -> u64
         "string" if matches!(args.first(), Some(Val::Bytes(_))) => scaled(first, TRAVERSE),
         "@in" => match (args.get(1), call.args.get(1).map(|a| &a.node)) {
             // A list of constants is looked up, not walked.
-            (_, Some(Node::List(l))) if l.iter().all(|i| matches!(i.value.node, Node::Literal(_))) => 0,
+            (_, Some(Node::List(l)))
+                if l.iter().all(|i| matches!(i.value.node, Node::Literal(_))) =>
+            {
+                0
+            }
             (Some(Val::List(_)), _) => second,
             _ => 1,
         },

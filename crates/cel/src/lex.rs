@@ -227,9 +227,9 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
             't' => Piece::Char('\t'),
             'v' => Piece::Char('\u{b}'),
             '\\' | '?' | '"' | '\'' | '`' => Piece::Char(e),
-            'x' | 'X' => {
-                Piece::Byte(u8::try_from(digits(&mut chars, 2, 16).ok_or_else(bad)?).map_err(|_| bad())?)
-            }
+            'x' | 'X' => Piece::Byte(
+                u8::try_from(digits(&mut chars, 2, 16).ok_or_else(bad)?).map_err(|_| bad())?,
+            ),
             'u' | 'U' => {
                 let n = if e == 'u' { 4 } else { 8 };
                 let code = digits(&mut chars, n, 16).and_then(char::from_u32);

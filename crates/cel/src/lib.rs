@@ -120,6 +120,11 @@ impl Env {
         self.variables.iter().find(|v| *v.name == *name)?.schema.as_ref()
     }
 
+    /// What the rules of a schema are about: `self`.
+    fn root(&self) -> Option<&Schema> {
+        self.variables.iter().find_map(|v| v.schema.as_ref())
+    }
+
     fn variable_type(&self, name: &str) -> Option<Type> {
         self.variables.iter().find(|v| *v.name == *name).map(|v| v.ty.clone())
     }

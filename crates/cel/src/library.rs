@@ -91,8 +91,7 @@ mod tests {
     #[test]
     fn every_signature_has_a_function() {
         // Decided by the evaluator itself, as they do not look at all their arguments.
-        let special =
-            ["_&&_", "_||_", "_?:_", "_?_:_", "@not_strictly_false", "_[_]", "_[?_]"];
+        let special = ["_&&_", "_||_", "_?:_", "_?_:_", "@not_strictly_false", "_[_]", "_[?_]"];
         for line in include_str!("signatures.txt").lines() {
             if line.is_empty() || line.starts_with('#') {
                 continue;

@@ -200,12 +200,7 @@ impl Maker<'_, '_> {
         Ok(self.list_fold(range, v, step))
     }
 
-    fn transform(
-        &mut self,
-        range: Expr,
-        mut args: Vec<Expr>,
-        build: Build,
-    ) -> Result<Expr, Fault> {
+    fn transform(&mut self, range: Expr, mut args: Vec<Expr>, build: Build) -> Result<Expr, Fault> {
         let v = self.variables(&mut args, true)?;
         let filter = (args.len() == 2).then(|| args.remove(0));
         let value = args.remove(0);
@@ -315,7 +310,8 @@ impl Maker<'_, '_> {
     }
 
     fn method(&mut self, function: &str, target: Expr) -> Expr {
-        let call = crate::ast::Call { function: function.into(), target: Some(target), args: vec![] };
+        let call =
+            crate::ast::Call { function: function.into(), target: Some(target), args: vec![] };
         self.p.make(self.at, Node::Call(Box::new(call)))
     }
 }

@@ -19,8 +19,23 @@ const EXPECTED: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', 
 
 /// Words that are no names.
 const RESERVED: [&str; 17] = [
-    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop",
-    "package", "namespace", "return", "var", "void", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// Operators between two operands, loosest first.
@@ -175,7 +190,10 @@ impl Parser<'_> {
             }
             length += 1;
             if length > MAX_DEPTH {
-                return Err(Fault::new(at, format!("expression recursion limit exceeded: {MAX_DEPTH}")));
+                return Err(Fault::new(
+                    at,
+                    format!("expression recursion limit exceeded: {MAX_DEPTH}"),
+                ));
             }
             left = self.call(at, function, vec![left, right]);
         }

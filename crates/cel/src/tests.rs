@@ -102,7 +102,10 @@ fn values() {
         ("'abc'.replace('b', 'x').matches('^a.c$')", json!(true)),
         ("'a1b22'.findAll('[0-9]+')", json!(["1", "22"])),
         ("'%s has %d of %.2f %x'.format([self.name, 3, 1.5, 255])", json!("web has 3 of 1.50 ff")),
-        ("self.when.getFullYear() + self.when.getMonth() + self.when.getHours('+02:00')", json!(2031)),
+        (
+            "self.when.getFullYear() + self.when.getMonth() + self.when.getHours('+02:00')",
+            json!(2031),
+        ),
         ("self.wait > duration('1m') && self.wait.getSeconds() == 90", json!(true)),
         ("timestamp('2026-01-02T03:04:05Z') == self.when", json!(true)),
         ("string(self.when + duration('1h'))", json!("2026-01-02T04:04:05Z")),
@@ -119,12 +122,27 @@ fn values() {
         ("ip('10.0.0.1').family() == 4 && ip('::1').isLoopback()", json!(true)),
         ("cidr('10.0.0.0/8').containsIP('10.1.2.3') && !isIP('10.0.0.999')", json!(true)),
         ("cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8')", json!(true)),
-        ("cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('::/0').prefixLength() == 0", json!(true)),
-        ("quantity('1Gi').isGreaterThan(quantity('1G')) && quantity('1.5').add(1).compareTo(quantity('2500m')) == 0", json!(true)),
-        ("semver('1.2.3-rc.1').isLessThan(semver('1.2.3')) && isSemver('v1.2', true) && !isSemver('v1.2')", json!(true)),
+        (
+            "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('::/0').prefixLength() == 0",
+            json!(true),
+        ),
+        (
+            "quantity('1Gi').isGreaterThan(quantity('1G')) && quantity('1.5').add(1).compareTo(quantity('2500m')) == 0",
+            json!(true),
+        ),
+        (
+            "semver('1.2.3-rc.1').isLessThan(semver('1.2.3')) && isSemver('v1.2', true) && !isSemver('v1.2')",
+            json!(true),
+        ),
         ("!format.dns1123Label().validate('a-b').hasValue()", json!(true)),
-        ("format.named('uuid').value().validate('x').value()[0]", json!("does not match the UUID format")),
-        ("sets.contains([1, 2, 3], [2]) && sets.equivalent([1, 2], [2, 1]) && sets.intersects([1], [1, 2])", json!(true)),
+        (
+            "format.named('uuid').value().validate('x').value()[0]",
+            json!("does not match the UUID format"),
+        ),
+        (
+            "sets.contains([1, 2, 3], [2]) && sets.equivalent([1, 2], [2, 1]) && sets.intersects([1], [1, 2])",
+            json!(true),
+        ),
         // An error is forgotten if another operand decides.
         ("true || [1][5] == 1", json!(true)),
         ("[1, 0, 2].exists(x, 10 / x == 5)", json!(true)),
@@ -142,7 +160,10 @@ fn errors_at_run_time() {
         ("1 / (self.replicas - 3) > 0", "division by zero"),
         ("1 % (self.replicas - 3) > 0", "modulus by zero"),
         ("9223372036854775807 + self.replicas > 0", "integer overflow"),
-        ("quantity('x').sign() > 0", "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
+        (
+            "quantity('x').sign() > 0",
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
         ("optional.none().value() == 1", "optional.none() dereference"),
         ("[1, 0].all(x, 1 / x == 1)", "division by zero"),
         ("[].min() > 1", "min called on empty list"),
@@ -189,19 +210,58 @@ fn worst_costs() {
 #[test]
 fn faults() {
     for (source, want) in [
-        ("self.nope == 1", "ERROR: <input>:1:5: undefined field 'nope'\n | self.nope == 1\n | ....^"),
-        ("x > 1", "ERROR: <input>:1:1: undeclared reference to 'x' (in container '')\n | x > 1\n | ^"),
-        ("self.name > 1", "ERROR: <input>:1:11: found no matching overload for '_>_' applied to '(string, int)'\n | self.name > 1\n | ..........^"),
-        ("self.name.size(1)", "ERROR: <input>:1:15: found no matching overload for 'size' applied to 'string.(int)'\n | self.name.size(1)\n | ..............^"),
-        ("self.replicas.x", "ERROR: <input>:1:14: type 'int' does not support field selection\n | self.replicas.x\n | .............^"),
-        ("self.replicas.all(x, true)", "ERROR: <input>:1:5: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.replicas.all(x, true)\n | ....^"),
-        ("[1, 'a']", "ERROR: <input>:1:5: expected type 'int' but found 'string'\n | [1, 'a']\n | ....^"),
-        ("true && 1", "ERROR: <input>:1:9: expected type 'bool' but found 'int'\n | true && 1\n | ........^"),
-        ("nope(1)", "ERROR: <input>:1:5: undeclared reference to 'nope' (in container '')\n | nope(1)\n | ....^"),
-        ("self.name ==", "ERROR: <input>:1:13: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | self.name ==\n | ............^"),
-        ("namespace == 1", "ERROR: <input>:1:1: reserved identifier: namespace\n | namespace == 1\n | ^"),
-        ("1 2", "ERROR: <input>:1:3: Syntax error: extraneous input '2' expecting <EOF>\n | 1 2\n | ..^"),
-        ("self.name == null", "ERROR: <input>:1:11: found no matching overload for '_==_' applied to '(string, null)'\n | self.name == null\n | ..........^"),
+        (
+            "self.nope == 1",
+            "ERROR: <input>:1:5: undefined field 'nope'\n | self.nope == 1\n | ....^",
+        ),
+        (
+            "x > 1",
+            "ERROR: <input>:1:1: undeclared reference to 'x' (in container '')\n | x > 1\n | ^",
+        ),
+        (
+            "self.name > 1",
+            "ERROR: <input>:1:11: found no matching overload for '_>_' applied to '(string, int)'\n | self.name > 1\n | ..........^",
+        ),
+        (
+            "self.name.size(1)",
+            "ERROR: <input>:1:15: found no matching overload for 'size' applied to 'string.(int)'\n | self.name.size(1)\n | ..............^",
+        ),
+        (
+            "self.replicas.x",
+            "ERROR: <input>:1:14: type 'int' does not support field selection\n | self.replicas.x\n | .............^",
+        ),
+        (
+            "self.replicas.all(x, true)",
+            "ERROR: <input>:1:5: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.replicas.all(x, true)\n | ....^",
+        ),
+        (
+            "[1, 'a']",
+            "ERROR: <input>:1:5: expected type 'int' but found 'string'\n | [1, 'a']\n | ....^",
+        ),
+        (
+            "true && 1",
+            "ERROR: <input>:1:9: expected type 'bool' but found 'int'\n | true && 1\n | ........^",
+        ),
+        (
+            "nope(1)",
+            "ERROR: <input>:1:5: undeclared reference to 'nope' (in container '')\n | nope(1)\n | ....^",
+        ),
+        (
+            "self.name ==",
+            "ERROR: <input>:1:13: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | self.name ==\n | ............^",
+        ),
+        (
+            "namespace == 1",
+            "ERROR: <input>:1:1: reserved identifier: namespace\n | namespace == 1\n | ^",
+        ),
+        (
+            "1 2",
+            "ERROR: <input>:1:3: Syntax error: extraneous input '2' expecting <EOF>\n | 1 2\n | ..^",
+        ),
+        (
+            "self.name == null",
+            "ERROR: <input>:1:11: found no matching overload for '_==_' applied to '(string, null)'\n | self.name == null\n | ..........^",
+        ),
     ] {
         let faults = Program::compile(&env(), source).unwrap_err();
         assert_eq!(render(&faults, source), want, "{source}");
@@ -213,7 +273,8 @@ fn faults() {
 fn zero_values() {
     let env = env().with_zero_values();
     let data = json!({});
-    let source = "self.name == '' && self.replicas == 0 && self.items.size() == 0 && !has(self.name)";
+    let source =
+        "self.name == '' && self.replicas == 0 && self.items.size() == 0 && !has(self.name)";
     let program = Program::compile(&env, source).unwrap();
     let bindings = Bindings::default().with("self", Val::of(&data, env.variable("self").unwrap()));
     assert_eq!(program.eval(&bindings, 1000).0.map(|v| v.to_json()), Ok(json!(true)));

@@ -169,7 +169,8 @@ impl Object {
     /// The field of an escaped name; words that are no names may also stand as they are.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.get(name).or_else(|| {
-            let escaped = escape(name).filter(|e| e.len() == name.len() + 4 && e.starts_with("__"))?;
+            let escaped =
+                escape(name).filter(|e| e.len() == name.len() + 4 && e.starts_with("__"))?;
             self.fields.get(&*escaped)
         })
     }
@@ -187,8 +188,26 @@ pub struct Field {
 /// A field's name as expressions write it; `None` for one that they cannot.
 pub fn escape(name: &str) -> Option<String> {
     const WORDS: [&str; 21] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for",
-        "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
         "while",
     ];
     if WORDS.contains(&name) {

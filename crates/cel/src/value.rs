@@ -120,9 +120,7 @@ impl<'a> Val<'a> {
                 Err(_) => Self::text(s.as_str()),
             },
             (_, Value::String(s)) => Self::text(s.as_str()),
-            (Shape::List(items, kind), Value::Array(a)) => {
-                Self::List(List::Data(a, items, kind))
-            }
+            (Shape::List(items, kind), Value::Array(a)) => Self::List(List::Data(a, items, kind)),
             (_, Value::Array(a)) => Self::List(List::Data(a, &ANY, &ListKind::Atomic)),
             (Shape::Map(values), Value::Object(m)) => Self::Map(Map::Data(m, values)),
             (Shape::Object(o), Value::Object(m)) => Self::Map(Map::Object(m, o)),

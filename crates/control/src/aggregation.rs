@@ -137,10 +137,16 @@ async fn judge(writer: &Writer, spec: &Value) -> (&'static str, &'static str, St
             let named = s["ports"].as_array().into_iter().flatten();
             let mut named = named.into_iter();
             named.any(|p| text(p, "name") == port_name)
-                && s["endpoints"].as_array().into_iter().flatten().any(|e| e["conditions"]["ready"] != false)
+                && s["endpoints"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|e| e["conditions"]["ready"] != false)
         });
         if !ready {
-            let why = format!("endpointslices for service/{name} in {namespace:?} have no addresses with port name {port_name:?}");
+            let why = format!(
+                "endpointslices for service/{name} in {namespace:?} have no addresses with port name {port_name:?}"
+            );
             return ("False", "MissingEndpoints", why);
         }
     }

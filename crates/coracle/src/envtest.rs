@@ -144,7 +144,8 @@ fn tls(flags: &Flags, address: IpAddr) -> Result<rustls::ServerConfig> {
     };
     if !chain.exists() && !key.exists() {
         let made = pki::Pki::generate()?.server_certificate(&[address])?;
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         pki::write_private(&chain, made.certificate_pem.as_bytes())?;
         pki::write_private(&key, made.key_pem.as_bytes())?;
     }
@@ -174,11 +175,8 @@ async fn serve(flags: &Flags) -> Result<()> {
         Ok(ip) => ip,
         Err(_) => bail!("--bind-address is no IP address"),
     };
-    let port: u16 = flags
-        .last("secure-port")
-        .unwrap_or("6443")
-        .parse()
-        .context("--secure-port is no port")?;
+    let port: u16 =
+        flags.last("secure-port").unwrap_or("6443").parse().context("--secure-port is no port")?;
     let minor: Minor = match flags.last("emulated-version") {
         Some(v) => v.trim_start_matches("kube=").parse().map_err(anyhow::Error::msg)?,
         None => Minor::LATEST,

@@ -6,7 +6,9 @@ use coracle_clouds::{Settings, Simulated};
 use coracle_registry::Registry;
 use coracle_schema::Minor;
 use coracle_server::{
-    Server, aggregation::FrontProxy, authn::Identity, bootstrap, inprocess::InProcess, listen, pki::Pki};
+    Server, aggregation::FrontProxy, authn::Identity, bootstrap, inprocess::InProcess, listen,
+    pki::Pki,
+};
 use coracle_store::{OpenError, Store};
 use jiff::Timestamp;
 use std::{

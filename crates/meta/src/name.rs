@@ -109,9 +109,9 @@ pub fn check_qualified_name(key: &str) -> Vec<String> {
                 errors.push("prefix part must be non-empty".into());
             } else {
                 errors.extend(
-                    check_subdomain(prefix)
-                        .into_iter()
-                        .map(|e| format!("prefix part {}", e.replace("253 characters", "253 bytes"))),
+                    check_subdomain(prefix).into_iter().map(|e| {
+                        format!("prefix part {}", e.replace("253 characters", "253 bytes"))
+                    }),
                 );
             }
             name

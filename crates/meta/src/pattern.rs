@@ -7,17 +7,31 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-/// Most compiled patterns that are kept for [`cached`].
-const MAX_CACHED: usize = 256;
-/// Largest compiled pattern; a pattern comes from a user.
-const MAX_COMPILED_BYTES: usize = 4 << 20;
+/// Most compiled patterns that are kept for [`cached`], of those that are small and large.
+const MAX_CACHED: [usize; 2] = [256, 4];
+/// Largest compiled patterns that are small and large; a pattern comes from a user, and some that
+/// Go takes, with classes of Unicode many times over, need tens of megabytes here.
+const MAX_COMPILED_BYTES: [usize; 2] = [1 << 20, 64 << 20];
 
 /// A compiled pattern.
 ///
 /// # Errors
 /// What is wrong with the pattern.
 pub fn compile(p: &str) -> Result<Regex, regex::Error> {
-    regex::RegexBuilder::new(&go_pattern(p)).size_limit(MAX_COMPILED_BYTES).build()
+    sized(p).map(|(r, _)| r)
+}
+
+/// A compiled pattern, and its class of size.
+fn sized(p: &str) -> Result<(Regex, usize), regex::Error> {
+    let go = go_pattern(p);
+    let build = |class: usize| {
+        let limit = MAX_COMPILED_BYTES[class];
+        regex::RegexBuilder::new(&go).size_limit(limit).build().map(|r| (r, class))
+    };
+    match build(0) {
+        Err(regex::Error::CompiledTooBig(_)) => build(1),
+        other => other,
+    }
 }
 
 /// A pattern that may be needed again soon.
@@ -25,13 +39,17 @@ pub fn compile(p: &str) -> Result<Regex, regex::Error> {
 /// # Errors
 /// As [`compile`].
 pub fn cached(p: &str) -> Result<Arc<Regex>, regex::Error> {
-    static CACHE: LazyLock<Mutex<HashMap<Box<str>, Arc<Regex>>>> = LazyLock::new(Mutex::default);
-    if let Some(r) = CACHE.lock().get(p) {
-        return Ok(r.clone());
+    type Cache = HashMap<Box<str>, Arc<Regex>>;
+    static CACHES: LazyLock<[Mutex<Cache>; 2]> = LazyLock::new(Default::default);
+    for cache in &*CACHES {
+        if let Some(r) = cache.lock().get(p) {
+            return Ok(r.clone());
+        }
     }
-    let compiled = Arc::new(compile(p)?);
-    let mut cache = CACHE.lock();
-    if cache.len() >= MAX_CACHED {
+    let (compiled, class) = sized(p)?;
+    let compiled = Arc::new(compiled);
+    let mut cache = CACHES[class].lock();
+    if cache.len() >= MAX_CACHED[class] {
         cache.clear();
     }
     cache.insert(p.into(), compiled.clone());

@@ -147,7 +147,11 @@ fn priority(r: &Registry, v: &mut Value) -> Result<(), Status> {
     for (given, computed, what) in given {
         if !given.is_null() && given != computed {
             let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-            let why = format!("the {what} ({}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name", plain(given), plain(computed));
+            let why = format!(
+                "the {what} ({}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name",
+                plain(given),
+                plain(computed)
+            );
             let pods = coracle_meta::GroupResource::new("", "pods");
             return Err(Status::forbidden(&pods, &name, &why));
         }

@@ -24,7 +24,9 @@ type Call = dyn Fn(&Value, &Value) -> Result<Value, String> + Send + Sync;
 
 impl Converter {
     /// A way to call webhooks. It may take as long as the network does: requests that need it wait.
-    pub fn new(call: impl Fn(&Value, &Value) -> Result<Value, String> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        call: impl Fn(&Value, &Value) -> Result<Value, String> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(call))
     }
 }
@@ -215,11 +217,16 @@ fn check_answer(answer: &Value, api_version: &str, uid: &str) -> Result<(), Stri
 fn same_object(old: &Value, new: &Value, wanted: &str, i: usize) -> Result<Value, String> {
     if new["apiVersion"] != wanted {
         let got = new["apiVersion"].as_str().unwrap_or_default();
-        return Err(format!("invalid converted object at index {i}: invalid groupVersion (expected {wanted}, received {got})"));
+        return Err(format!(
+            "invalid converted object at index {i}: invalid groupVersion (expected {wanted}, received {got})"
+        ));
     }
     let text = |v: &Value, f: &str| v["metadata"][f].as_str().unwrap_or_default().to_owned();
     if new["kind"] != old["kind"] {
-        return Err(format!("invalid converted object at index {i}: must have the same kind: {} != {}", new["kind"], old["kind"]));
+        return Err(format!(
+            "invalid converted object at index {i}: must have the same kind: {} != {}",
+            new["kind"], old["kind"]
+        ));
     }
     for (field, word) in [("name", "name"), ("namespace", "namespace"), ("uid", "UID")] {
         if text(old, field) != text(new, field) {

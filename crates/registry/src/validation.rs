@@ -184,7 +184,8 @@ fn fixed(v: &Value, old: Option<&Value>, field: &str, errors: &mut Vec<FieldErro
 
 /// Volumes that the pods of a StatefulSet get from its claim templates may be mounted.
 fn claimed_volumes(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let claims = v["spec"]["volumeClaimTemplates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let claims =
+        v["spec"]["volumeClaimTemplates"].as_array().map(Vec::as_slice).unwrap_or_default();
     errors.retain(|e| {
         e.kind != FieldErrorKind::NotFound
             || !claims.iter().any(|c| Some(&c["metadata"]["name"]) == e.value.as_ref())

@@ -7,13 +7,13 @@ mod check;
 pub mod rules;
 mod structural;
 
-pub use check::{APPROVED, Approval, approval, check, webhook_url};
 use crate::{
     columns::{Cell, Column},
     jsonpath,
     kinds::{Definition, Kind, Lazy, ScalePaths, Scope, Structure, Subresource},
     types::Arena,
 };
+pub use check::{APPROVED, Approval, approval, check, webhook_url};
 use coracle_meta::name::NameRule;
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn prunes_defaults_and_validates() {
         assert_eq!(check(&widget(), None), []);
-        let k = &kinds(&widget(), widget)[0];
+        let k = &kinds(&widget(), 1, widget)[0];
         let mut v = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"},
             "spec": {"name": "X", "mode": "C", "free": {"any": 1}, "extra": true}});
         let r = decode::decode(k.arena(), k.root(), &mut v, decode::Form::Custom, true);

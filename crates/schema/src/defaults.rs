@@ -54,11 +54,15 @@ pub fn constant<'d>(def: &'d Def, field: &str) -> Option<&'d Value> {
 /// Fills absent fields, parents before children.
 pub fn apply(arena: &Arena, slot: &Slot, value: &mut Value) {
     match (&slot.ty, value) {
-        (Type::List(item), Value::Array(items)) if has_objects(&item.ty) || item.default.is_some() => {
+        (Type::List(item), Value::Array(items))
+            if has_objects(&item.ty) || item.default.is_some() =>
+        {
             instead_of_null(item, items.iter_mut());
             items.iter_mut().for_each(|v| apply(arena, item, v));
         }
-        (Type::Map(item), Value::Object(map)) if has_objects(&item.ty) || item.default.is_some() => {
+        (Type::Map(item), Value::Object(map))
+            if has_objects(&item.ty) || item.default.is_some() =>
+        {
             instead_of_null(item, map.values_mut());
             map.values_mut().for_each(|v| apply(arena, item, v));
         }

@@ -30,7 +30,10 @@ const FORMATS: &[(&str, Check)] = &[
         [3, 6].contains(&digits.len()) && hex(digits)
     }),
     ("rgbcolor", |s| {
-        matches("^rgb\\(\\s*(0|[1-9]\\d?|1\\d\\d?|2[0-4]\\d|25[0-5])\\s*(,\\s*(0|[1-9]\\d?|1\\d\\d?|2[0-4]\\d|25[0-5])\\s*){2}\\)$", s)
+        matches(
+            "^rgb\\(\\s*(0|[1-9]\\d?|1\\d\\d?|2[0-4]\\d|25[0-5])\\s*(,\\s*(0|[1-9]\\d?|1\\d\\d?|2[0-4]\\d|25[0-5])\\s*){2}\\)$",
+            s,
+        )
     }),
     ("byte", |s| {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -142,7 +145,8 @@ fn is_isbn10(s: &str) -> bool {
 fn is_isbn13(s: &str) -> bool {
     let values: Option<Vec<u32>> = digits_of(s).chars().map(|c| c.to_digit(10)).collect();
     values.is_some_and(|v| {
-        v.len() == 13 && v.iter().zip([1, 3].iter().cycle()).map(|(d, w)| d * w).sum::<u32>() % 10 == 0
+        v.len() == 13
+            && v.iter().zip([1, 3].iter().cycle()).map(|(d, w)| d * w).sum::<u32>() % 10 == 0
     })
 }
 

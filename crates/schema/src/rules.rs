@@ -154,7 +154,14 @@ fn is_zero(v: &Value) -> bool {
 
 /// Fields that are structs, not pointers, upstream: when absent they are checked as empty ones.
 const ALWAYS_THERE: [&str; 8] = [
-    "spec", "template", "jobTemplate", "scaleTargetRef", "roleRef", "target", "allocations", "metric",
+    "spec",
+    "template",
+    "jobTemplate",
+    "scaleTargetRef",
+    "roleRef",
+    "target",
+    "allocations",
+    "metric",
 ];
 
 impl<'r> Run<'r> {
@@ -166,7 +173,8 @@ impl<'r> Run<'r> {
         let mut i = 0;
         while i < block.lines.len() {
             // Lines that go through the same list are one loop, item by item.
-            let length = block.lines[i..].iter().take_while(|l| same_loop(&block.lines[i], l)).count();
+            let length =
+                block.lines[i..].iter().take_while(|l| same_loop(&block.lines[i], l)).count();
             if length > 1 {
                 self.group(&block.lines[i..i + length], &at);
                 i += length;
@@ -226,11 +234,15 @@ impl<'r> Run<'r> {
                     return;
                 }
                 // An optional text that is not there is no empty one.
-                if v.is_null() && matches!(check, Check::Name { .. }) && !self.required(at.id, path) {
+                if v.is_null() && matches!(check, Check::Name { .. }) && !self.required(at.id, path)
+                {
                     return;
                 }
                 // A number that is optional is a pointer upstream: zero is a value of it.
-                if v.is_number() && matches!(check, Check::Required(_)) && !self.required(at.id, path) {
+                if v.is_number()
+                    && matches!(check, Check::Required(_))
+                    && !self.required(at.id, path)
+                {
                     return;
                 }
                 let full = join(at.path, &path.join("."));
@@ -313,14 +325,7 @@ impl<'r> Run<'r> {
         self.values(&ty, path, v, old, &full);
     }
 
-    fn values(
-        &mut self,
-        ty: &Type,
-        path: &[Box<str>],
-        v: &Value,
-        old: Option<&Value>,
-        full: &str,
-    ) {
+    fn values(&mut self, ty: &Type, path: &[Box<str>], v: &Value, old: Option<&Value>, full: &str) {
         static EMPTY: std::sync::LazyLock<Value> =
             std::sync::LazyLock::new(|| Value::Object(serde_json::Map::new()));
         match (ty, v) {
@@ -364,20 +369,18 @@ impl<'r> Run<'r> {
         Some(ty)
     }
 
-    fn check(
-        &self,
-        check: &Check,
-        v: &Value,
-        old: Option<&Value>,
-        path: &str,
-    ) -> Vec<FieldError> {
+    fn check(&self, check: &Check, v: &Value, old: Option<&Value>, path: &str) -> Vec<FieldError> {
         let absent = v.is_null();
         match check {
             Check::Required(detail) if is_zero(v) => vec![FieldError::required(path, &**detail)],
             Check::Enum(list) if !absent && *v != "" => {
                 let listed = list.iter().any(|l| *v == **l);
                 let list: Vec<&str> = list.iter().map(|l| &**l).collect();
-                if listed { vec![] } else { vec![FieldError::not_supported(path, v.clone(), &list)] }
+                if listed {
+                    vec![]
+                } else {
+                    vec![FieldError::not_supported(path, v.clone(), &list)]
+                }
             }
             Check::Range { min, max, always } if *always || !absent => {
                 let Some(n) = v.as_i64().or(absent.then_some(0)) else { return vec![] };
@@ -447,7 +450,8 @@ fn unique(v: &Value, keys: &[Box<str>], at_item: bool, path: &str) -> Vec<FieldE
 fn same_loop(a: &Line, b: &Line) -> bool {
     match (&a.body, &b.body) {
         (Body::Rule(x), Body::Rule(y)) => {
-            !x.loops.is_empty() && x.loops.first().map(|l| &l.source) == y.loops.first().map(|l| &l.source)
+            !x.loops.is_empty()
+                && x.loops.first().map(|l| &l.source) == y.loops.first().map(|l| &l.source)
         }
         _ => false,
     }

@@ -168,8 +168,7 @@ fn check_limits(l: &Limits, v: &Value, path: &str, errors: &mut Vec<FieldError>)
             }
             let or = |exclusive: bool| if exclusive { "" } else { " or equal to" };
             if let Some(max) = l.maximum.filter(|m| n > *m || (l.exclusive_maximum && n == *m)) {
-                let why =
-                    format!("should be less than{} {}", or(l.exclusive_maximum), shown(max));
+                let why = format!("should be less than{} {}", or(l.exclusive_maximum), shown(max));
                 errors.push(invalid(v.clone(), why));
             }
             if let Some(min) = l.minimum.filter(|m| n < *m || (l.exclusive_minimum && n == *m)) {
@@ -209,8 +208,7 @@ fn usize_of(n: u64) -> usize {
 }
 
 fn check_text(l: &Limits, s: &str, path: &str, errors: &mut Vec<FieldError>) {
-    let invalid =
-        |detail: String| FieldError::invalid(path, s, format!("{path} in body {detail}"));
+    let invalid = |detail: String| FieldError::invalid(path, s, format!("{path} in body {detail}"));
     let length = s.chars().count() as u64;
     if let Some(max) = l.max_length.filter(|m| length > *m) {
         errors.push(FieldError::too_long(path, max));

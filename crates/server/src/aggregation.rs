@@ -26,8 +26,15 @@ const RESOURCE: &str = "apiregistration.k8s.io/apiservices";
 
 /// Headers that belong to one connection.
 const HOP_BY_HOP: [&str; 9] = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-    "transfer-encoding", "upgrade", "host",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
 ];
 
 /// The certificate that this server comes with, so that aggregated servers believe its headers.
@@ -121,10 +128,9 @@ pub(crate) async fn proxy(
     let Ok(outgoing) = outgoing(identity, &target, request) else { return unavailable() };
     match outbound::send(&target, &trust, outgoing).await {
         Ok(response) => incoming(server, request, response).await,
-        Err(e) => plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &format!("error trying to reach service: {e}"),
-        ),
+        Err(e) => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, &format!("error trying to reach service: {e}"))
+        }
     }
 }
 
@@ -255,9 +261,7 @@ fn aggregated(list: &Value) -> Vec<Value> {
     let text = |v: &Value, f: &str, other: &str| {
         v[f].as_str().filter(|t| !t.is_empty()).unwrap_or(other).to_owned()
     };
-    let kind = |r: &Value| {
-        json!({"group": text(r, "group", group), "version": text(r, "version", version), "kind": r["kind"]})
-    };
+    let kind = |r: &Value| json!({"group": text(r, "group", group), "version": text(r, "version", version), "kind": r["kind"]});
     let mut all: Vec<Value> = Vec::new();
     for r in list["resources"].as_array().into_iter().flatten() {
         let name = r["name"].as_str().unwrap_or_default();

@@ -25,11 +25,7 @@ pub(crate) fn version(registry: &Registry) -> Value {
 }
 
 /// Answers a discovery path.
-pub(crate) fn answer(
-    server: &Server,
-    path: &str,
-    headers: &HeaderMap,
-) -> Option<Response<Body>> {
+pub(crate) fn answer(server: &Server, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let registry = &server.registry;
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2");
@@ -47,9 +43,9 @@ pub(crate) fn answer(
                 .groups()
                 .filter(|(g, _)| !g.is_empty())
                 .map(|(g, v)| group(g, &v.iter().map(|(v, _)| *v).collect::<Vec<_>>()));
-            let others = aggregation::groups(server).into_iter().map(|(g, v)| {
-                group(&g, &v.iter().map(String::as_str).collect::<Vec<_>>())
-            });
+            let others = aggregation::groups(server)
+                .into_iter()
+                .map(|(g, v)| group(&g, &v.iter().map(String::as_str).collect::<Vec<_>>()));
             let groups: Vec<Value> = own.chain(others).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }

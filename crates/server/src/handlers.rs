@@ -119,8 +119,7 @@ fn plain(server: &Arc<Server>, info: &RequestInfo, request: &Request<Bytes>) -> 
         "/openapi/v3" => Ok(respond::json(StatusCode::OK, &openapi::index(server))),
         p if p.starts_with("/openapi/v3/") => openapi::document(server, &p["/openapi/v3/".len()..])
             .ok_or_else(Status::no_such_resource),
-        p => discovery::answer(server, p, request.headers())
-            .ok_or_else(Status::no_such_resource),
+        p => discovery::answer(server, p, request.headers()).ok_or_else(Status::no_such_resource),
     }
 }
 

@@ -92,8 +92,7 @@ pub(crate) fn endpoint(
         let key = coracle_store::Key::new(&Arc::from(resource), namespace, name);
         serde_json::from_slice(&registry.store().get(&key)?.bytes).ok()
     };
-    let service =
-        read("/services", name).ok_or_else(|| format!("service {name:?} not found"))?;
+    let service = read("/services", name).ok_or_else(|| format!("service {name:?} not found"))?;
     if service["spec"]["type"] == "ExternalName" {
         let host = service["spec"]["externalName"].as_str().unwrap_or_default();
         return Ok(format!("{host}:{port}"));
@@ -115,9 +114,11 @@ pub(crate) fn endpoint(
         let number = ports
             .filter(|p| p["name"].as_str().unwrap_or_default() == port_name)
             .find_map(|p| p["port"].as_i64());
-        let ready = slice["endpoints"].as_array().into_iter().flatten().find(|e| {
-            e["conditions"]["ready"] != false && e["addresses"][0].is_string()
-        });
+        let ready = slice["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|e| e["conditions"]["ready"] != false && e["addresses"][0].is_string());
         if let (Some(number), Some(e)) = (number, ready) {
             let address = e["addresses"][0].as_str().unwrap_or_default();
             let host = if address.contains(':') { format!("[{address}]") } else { address.into() };
@@ -163,7 +164,10 @@ async fn convert(server: Arc<Server>, webhook: Value, review: Value) -> Result<V
         let body = body.map_err(|e| e.to_string())?.to_bytes();
         if status.is_server_error() {
             let text = String::from_utf8_lossy(&body);
-            return Err(format!("an error on the server ({:?}) has prevented the request from succeeding", text.trim()));
+            return Err(format!(
+                "an error on the server ({:?}) has prevented the request from succeeding",
+                text.trim()
+            ));
         }
         if !status.is_success() {
             return Err("the server rejected our request for an unknown reason".into());
@@ -221,8 +225,7 @@ fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
             let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| e.to_string())?;
-            let key =
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| e.to_string())?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| e.to_string())?;
             builder.with_client_auth_cert(chain, key).map_err(|e| e.to_string())
         }
     }
@@ -245,10 +248,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    fn new(
-        trust: &Trust,
-        provider: &Arc<rustls::crypto::CryptoProvider>,
-    ) -> Result<Self, String> {
+    fn new(trust: &Trust, provider: &Arc<rustls::crypto::CryptoProvider>) -> Result<Self, String> {
         let system;
         let pem: &[u8] = if trust.ca_pem.iter().all(u8::is_ascii_whitespace) {
             system = std::fs::read(SYSTEM_ROOTS).unwrap_or_default();
@@ -327,8 +327,7 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned() {
-        for (given, want) in
-            [("//validate-x", "/validate-x"), ("/a/./b/../c/", "/a/c"), ("", "/")]
+        for (given, want) in [("//validate-x", "/validate-x"), ("/a/./b/../c/", "/a/c"), ("", "/")]
         {
             assert_eq!(clean(given), want);
         }

@@ -10,10 +10,8 @@ fn to_int<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let n = match args {
         [Val::Int(i)] => Some(*i),
         [Val::Uint(u)] => i64::try_from(*u).ok(),
-        [Val::Double(d)] => {
-            (*d > -9_223_372_036_854_775_808.0 && *d < 9_223_372_036_854_775_807.0)
-                .then_some(*d as i64)
-        }
+        [Val::Double(d)] => (*d > -9_223_372_036_854_775_808.0 && *d < 9_223_372_036_854_775_807.0)
+            .then_some(*d as i64),
         [Val::String(s)] => {
             return s.parse().map(Val::Int).map_err(|_| number_error("ParseInt", s));
         }

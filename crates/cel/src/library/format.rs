@@ -44,9 +44,8 @@ const FORMATS: [(&str, Check); 13] = [
     ("dns1035LabelPrefix", |s| prefix(s, name::check_label_1035)),
     ("labelValue", name::check_label_value),
     ("uri", |s| {
-        let is_url = super::function("isURL").is_some_and(|f| {
-            matches!(f(&[Val::text(s)]), Ok(Val::Bool(true)))
-        });
+        let is_url = super::function("isURL")
+            .is_some_and(|f| matches!(f(&[Val::text(s)]), Ok(Val::Bool(true))));
         one(is_url, "invalid URL")
     }),
     ("uuid", |s| one(is_uuid(s), "does not match the UUID format")),

@@ -201,4 +201,3 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("sets.equivalent", |a| sets(a, |x, y| contains_all(x, y) && contains_all(y, x))),
     ("sets.intersects", |a| sets(a, |x, y| x.items().iter().any(|v| y.contains(v)))),
 ];
-

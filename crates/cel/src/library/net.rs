@@ -1,6 +1,6 @@
 //! `ip` and `cidr`: addresses and networks, as Go's netip reads them.
 
-use super::{Args, Function, Output, bool_of, bad_arguments, err};
+use super::{Args, Function, Output, bad_arguments, bool_of, err};
 use crate::value::{Opaque, Val};
 use std::{fmt, net::IpAddr};
 
@@ -54,7 +54,9 @@ impl Cidr {
 
 /// An address: no zone, and no IPv4 address in IPv6 clothes.
 fn parse_ip(s: &str) -> Result<IpAddr, String> {
-    let fail = |why: &str| Err(format!("IP Address {s:?} parse error during conversion from string: {why}"));
+    let fail = |why: &str| {
+        Err(format!("IP Address {s:?} parse error during conversion from string: {why}"))
+    };
     match s.parse::<IpAddr>() {
         Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
             fail("IPv4-mapped IPv6 address is not allowed")
@@ -73,7 +75,9 @@ fn parse_cidr(s: &str) -> Result<Cidr, String> {
         return fail(format!("netip.ParsePrefix({s:?}): no '/'"));
     };
     let Ok(ip) = address.parse::<IpAddr>() else {
-        return fail(format!("netip.ParsePrefix({s:?}): ParseAddr({address:?}): unable to parse IP"));
+        return fail(format!(
+            "netip.ParsePrefix({s:?}): ParseAddr({address:?}): unable to parse IP"
+        ));
     };
     if matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
         return fail("IPv4-mapped IPv6 address is not allowed".into());
@@ -171,9 +175,7 @@ fn contains_cidr<'a>(args: Args<'_, 'a>) -> Output<'a> {
 
 fn cidr_function<'a>(args: Args<'_, 'a>) -> Output<'a> {
     match args {
-        [Val::String(s)] => {
-            parse_cidr(s).map(|c| Val::Opaque(Opaque::Cidr(c))).map_err(err)
-        }
+        [Val::String(s)] => parse_cidr(s).map(|c| Val::Opaque(Opaque::Cidr(c))).map_err(err),
         _ => bad_arguments(),
     }
 }

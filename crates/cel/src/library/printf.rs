@@ -1,7 +1,10 @@
 //! `'%s is %d'.format([name, n])`.
 
 use super::{Args, Output, bad_arguments, convert::double_text, err};
-use crate::{EvalError, value::{Key, Val}};
+use crate::{
+    EvalError,
+    value::{Key, Val},
+};
 
 /// Fractional digits where none are asked for.
 const PRECISION: usize = 6;
@@ -45,10 +48,7 @@ pub(super) fn format<'a>(args: Args<'_, 'a>) -> Output<'a> {
 
 fn clause(verb: char, precision: Option<usize>, v: &Val<'_>) -> Result<String, EvalError> {
     let wrong = |wanted: &str| {
-        Err(err(format!(
-            "error during formatting: {wanted}, was given {}",
-            v.type_name()
-        )))
+        Err(err(format!("error during formatting: {wanted}, was given {}", v.type_name())))
     };
     let digits = precision.unwrap_or(PRECISION);
     Ok(match (verb, v) {
@@ -147,7 +147,9 @@ fn text(v: &Val<'_>) -> String {
             entries.sort();
             format!("{{{}}}", entries.join(", "))
         }
-        Val::Optional(o) => o.as_ref().map_or_else(|| "optional.none()".into(), |v| format!("optional({})", text(v))),
+        Val::Optional(o) => o
+            .as_ref()
+            .map_or_else(|| "optional.none()".into(), |v| format!("optional({})", text(v))),
         Val::Type(t) => t.to_string(),
         Val::Opaque(o) => o.to_string(),
     }

@@ -1,12 +1,16 @@
 //! Kubernetes' quantities.
 
 use super::{Args, Function, Output, bad_arguments, bool_of, err};
-use crate::{EvalError, value::{Opaque, Val}};
+use crate::{
+    EvalError,
+    value::{Opaque, Val},
+};
 use coracle_meta::Quantity;
 use std::cmp::Ordering;
 
 const UNIT: i128 = 1_000_000_000;
-const MALFORMED: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+const MALFORMED: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 fn whole(q: &Quantity) -> Option<i64> {
     (q.nanos() % UNIT == 0).then(|| i64::try_from(q.nanos() / UNIT).ok()).flatten()
@@ -47,11 +51,7 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("isQuantity", |a| bool_of(a, |s| s.parse::<Quantity>().is_ok())),
     ("isInteger", |a| of(a, |q| Ok(Val::Bool(whole(q).is_some())))),
     ("asInteger", |a| {
-        of(a, |q| {
-            whole(q)
-                .map(Val::Int)
-                .ok_or_else(|| err("cannot convert value to integer"))
-        })
+        of(a, |q| whole(q).map(Val::Int).ok_or_else(|| err("cannot convert value to integer")))
     }),
     ("asApproximateFloat", |a| of(a, |q| Ok(Val::Double(q.nanos() as f64 / UNIT as f64)))),
     ("sign", |a| of(a, |q| Ok(Val::Int(i64::try_from(q.nanos().signum()).unwrap_or(0))))),

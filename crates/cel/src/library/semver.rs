@@ -53,7 +53,8 @@ fn parse(s: &str) -> Result<Semver, String> {
         None => (rest, None),
     };
     let mut numbers = [0; 3];
-    for ((n, text), what) in numbers.iter_mut().zip([major, minor, patch]).zip(["major", "minor", "patch"])
+    for ((n, text), what) in
+        numbers.iter_mut().zip([major, minor, patch]).zip(["major", "minor", "patch"])
     {
         let title = format!("{}{}", what[..1].to_uppercase(), &what[1..]);
         if !digits(text) {

@@ -26,7 +26,8 @@ fn out_of_range(i: i64) -> EvalError {
 fn char_at<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let [Val::String(s), Val::Int(i)] = args else { return bad_arguments() };
     let c = chars(s);
-    let at = usize::try_from(*i).ok().filter(|at| *at <= c.len()).ok_or_else(|| out_of_range(*i))?;
+    let at =
+        usize::try_from(*i).ok().filter(|at| *at <= c.len()).ok_or_else(|| out_of_range(*i))?;
     Ok(Val::text(c.get(at).map(ToString::to_string).unwrap_or_default()))
 }
 
@@ -59,10 +60,9 @@ pub(super) fn last_index_of<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let (s, sub) = (chars(s), chars(sub));
     let end = match from {
         None => s.len(),
-        Some(i) => usize::try_from(i)
-            .ok()
-            .filter(|i| *i < s.len())
-            .ok_or_else(|| out_of_range(i))?,
+        Some(i) => {
+            usize::try_from(i).ok().filter(|i| *i < s.len()).ok_or_else(|| out_of_range(i))?
+        }
     };
     if sub.is_empty() {
         return Ok(Val::Int(number(end)));
@@ -78,15 +78,12 @@ fn substring<'a>(args: Args<'_, 'a>) -> Output<'a> {
         _ => return bad_arguments(),
     };
     let c = chars(s);
-    let place = |i: i64| {
-        usize::try_from(i).ok().filter(|i| *i <= c.len()).ok_or_else(|| out_of_range(i))
-    };
+    let place =
+        |i: i64| usize::try_from(i).ok().filter(|i| *i <= c.len()).ok_or_else(|| out_of_range(i));
     let start = place(from)?;
     let end = to.map_or(Ok(c.len()), place)?;
     if start > end {
-        return Err(err(format!(
-            "invalid substring range. start: {start}, end: {end}"
-        )));
+        return Err(err(format!("invalid substring range. start: {start}, end: {end}")));
     }
     Ok(Val::text(c[start..end].iter().collect::<String>()))
 }
@@ -118,9 +115,7 @@ fn split<'a>(args: Args<'_, 'a>) -> Output<'a> {
         _ if by.is_empty() => {
             let all: Vec<String> = s.chars().map(String::from).collect();
             match usize::try_from(n) {
-                Ok(n) if n < all.len() => {
-                    [&all[..n - 1], &[all[n - 1..].concat()]].concat()
-                }
+                Ok(n) if n < all.len() => [&all[..n - 1], &[all[n - 1..].concat()]].concat(),
                 _ => all,
             }
         }

@@ -2,7 +2,10 @@
 
 use super::{Args, Function, Output, bad_arguments, err};
 use crate::{EvalError, value::Val};
-use jiff::{Timestamp, Zoned, tz::{Offset, TimeZone}};
+use jiff::{
+    Timestamp, Zoned,
+    tz::{Offset, TimeZone},
+};
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -61,7 +64,5 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("getHours", |a| part(a, |t| t.hour().into(), Some(|d| d / (3600 * NANOS)))),
     ("getMinutes", |a| part(a, |t| t.minute().into(), Some(|d| d / (60 * NANOS)))),
     ("getSeconds", |a| part(a, |t| t.second().into(), Some(|d| d / NANOS))),
-    ("getMilliseconds", |a| {
-        part(a, |t| t.millisecond().into(), Some(|d| d / 1_000_000 % 1000))
-    }),
+    ("getMilliseconds", |a| part(a, |t| t.millisecond().into(), Some(|d| d / 1_000_000 % 1000))),
 ];

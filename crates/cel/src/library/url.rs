@@ -20,7 +20,9 @@ pub struct Url {
 /// # Errors
 /// What is wrong, in upstream's words.
 pub fn parse(s: &str) -> Result<Url, String> {
-    let fail = |why: &str| Err(format!("URL parse error during conversion from string: parse {s:?}: {why}"));
+    let fail = |why: &str| {
+        Err(format!("URL parse error during conversion from string: parse {s:?}: {why}"))
+    };
     if s.is_empty() {
         return fail("empty url");
     }
@@ -105,8 +107,12 @@ fn bad_host(host: &str) -> Option<String> {
             return Some(format!("invalid port {:?} after host", format!(":{port}")));
         }
     }
-    let odd = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !"-._~!$&'()*+,;=:[]<>\"%".contains(c);
-    host.chars().find(|c| odd(*c)).map(|c| format!("invalid character {:?} in host name", c.to_string()))
+    let odd = |c: char| {
+        c.is_ascii() && !c.is_ascii_alphanumeric() && !"-._~!$&'()*+,;=:[]<>\"%".contains(c)
+    };
+    host.chars()
+        .find(|c| odd(*c))
+        .map(|c| format!("invalid character {:?} in host name", c.to_string()))
 }
 
 impl Url {
@@ -180,9 +186,7 @@ fn get<'a>(args: Args<'_, 'a>, f: fn(&Url) -> String) -> Output<'a> {
 
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("url", |a| match a {
-        [Val::String(s)] => {
-            parse(s).map(|u| Val::Opaque(Opaque::Url(Arc::new(u)))).map_err(err)
-        }
+        [Val::String(s)] => parse(s).map(|u| Val::Opaque(Opaque::Url(Arc::new(u)))).map_err(err),
         _ => bad_arguments(),
     }),
     ("isURL", |a| bool_of(a, |s| parse(s).is_ok())),

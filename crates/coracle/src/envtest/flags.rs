@@ -183,9 +183,11 @@ mod tests {
 
     #[test]
     fn flags_are_read_as_upstream_reads_them() {
-        let f = parse(&["--secure-port=1", "--secure-port", "2", "", "--allow-privileged"]).unwrap();
+        let f =
+            parse(&["--secure-port=1", "--secure-port", "2", "", "--allow-privileged"]).unwrap();
         assert_eq!((f.last("secure-port"), f.last("allow-privileged")), (Some("2"), Some("true")));
-        let f = parse(&["--disable-admission-plugins=A,B", "--disable-admission-plugins=C"]).unwrap();
+        let f =
+            parse(&["--disable-admission-plugins=A,B", "--disable-admission-plugins=C"]).unwrap();
         assert_eq!(f.list("disable-admission-plugins"), ["A", "B", "C"]);
         for (args, why) in [
             (&["--nope=1"][..], "unknown flag: --nope"),

@@ -92,10 +92,9 @@ impl Builder<'_> {
         }
         // A required name without a property of its own is still required.
         for name in required {
-            def.fields.entry(name.into()).or_insert_with(|| Slot {
-                required: true,
-                ..Slot::of(Type::Any)
-            });
+            def.fields
+                .entry(name.into())
+                .or_insert_with(|| Slot { required: true, ..Slot::of(Type::Any) });
         }
         Type::Object(self.arena.add("", def))
     }
@@ -104,9 +103,24 @@ impl Builder<'_> {
     /// properties and required fields are validations there too.
     fn limits(&mut self, s: &Value, nested: bool) -> Option<Limits> {
         const WORDS: [&str; 18] = [
-            "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf",
-            "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties",
-            "maxProperties", "pattern", "format", "allOf", "anyOf", "oneOf", "not",
+            "minimum",
+            "exclusiveMinimum",
+            "maximum",
+            "exclusiveMaximum",
+            "multipleOf",
+            "minLength",
+            "maxLength",
+            "minItems",
+            "maxItems",
+            "uniqueItems",
+            "minProperties",
+            "maxProperties",
+            "pattern",
+            "format",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "not",
         ];
         if !nested && WORDS.iter().all(|w| s[*w].is_null()) {
             return None;

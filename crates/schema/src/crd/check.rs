@@ -8,10 +8,7 @@ use super::{
     structural::{self, Legacy},
     text, texts, versions,
 };
-use coracle_meta::{
-    name,
-    status::FieldError,
-};
+use coracle_meta::{name, status::FieldError};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -148,7 +145,9 @@ impl Checker<'_> {
             self.invalid(&at, warning, "must not be an empty string");
         }
         if let Some((i, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
-            let why = format!("must only contain printable UTF-8 characters; control character found at index {i}");
+            let why = format!(
+                "must only contain printable UTF-8 characters; control character found at index {i}"
+            );
             self.invalid(&at, warning, why);
         }
     }
@@ -189,7 +188,8 @@ impl Checker<'_> {
             let v = text(names, f);
             let faults = name::check_label_1035(&v.to_lowercase());
             if !v.is_empty() && !faults.is_empty() {
-                let why = format!("may have mixed case, but should otherwise match: {}", joined(faults));
+                let why =
+                    format!("may have mixed case, but should otherwise match: {}", joined(faults));
                 self.invalid(format!("spec.names.{f}"), v, why);
             }
         }
@@ -414,7 +414,9 @@ impl Checker<'_> {
         }
         for (i, v) in list.iter().enumerate() {
             if !all.iter().any(|x| text(x, "name") == v) {
-                let why = format!("missing from spec.versions; {v} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {v} and removes {v} from status.storedVersions");
+                let why = format!(
+                    "missing from spec.versions; {v} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {v} and removes {v} from status.storedVersions"
+                );
                 self.invalid(format!("status.storedVersions[{i}]"), v.as_str(), why);
             }
         }
@@ -422,9 +424,10 @@ impl Checker<'_> {
 
     fn approval(&mut self) {
         let state = approval(self.crd);
-        if self.old.is_some_and(|o| {
-            std::mem::discriminant(&approval(o)) == std::mem::discriminant(&state)
-        }) {
+        if self
+            .old
+            .is_some_and(|o| std::mem::discriminant(&approval(o)) == std::mem::discriminant(&state))
+        {
             return;
         }
         let at = format!("metadata.annotations[{APPROVED}]");
@@ -435,7 +438,9 @@ impl Checker<'_> {
                 self.errors.push(FieldError::required(at, format!("{required}, {see}")));
             }
             Approval::Malformed(v) => {
-                let why = format!("{required} with either a URL or a reason starting with \"unapproved\", {see}");
+                let why = format!(
+                    "{required} with either a URL or a reason starting with \"unapproved\", {see}"
+                );
                 self.invalid(at, v, why);
             }
             _ => {}
@@ -559,4 +564,3 @@ pub fn webhook_url(url: &str, at: &str) -> Vec<FieldError> {
     }
     errors
 }
-

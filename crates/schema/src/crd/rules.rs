@@ -148,9 +148,8 @@ impl Declared {
             add("apiVersion", string(MAX_REQUEST_BYTES - 2));
             add("kind", string(MAX_REQUEST_BYTES - 2));
             let meta = [("name", 253 * 4), ("generateName", 252 * 4)];
-            let meta = meta.map(|(name, max)| {
-                (name.into(), Field { json: name.into(), schema: string(max) })
-            });
+            let meta = meta
+                .map(|(name, max)| (name.into(), Field { json: name.into(), schema: string(max) }));
             let meta = Object { name: "object".into(), fields: meta.into_iter().collect() };
             add("metadata", Schema::of(Shape::Object(Arc::new(meta))));
         }
@@ -162,7 +161,8 @@ impl Declared {
 fn has_rules(s: &Value) -> bool {
     match s {
         Value::Object(m) => {
-            m.get("x-kubernetes-validations").is_some_and(|r| r.as_array().is_some_and(|r| !r.is_empty()))
+            m.get("x-kubernetes-validations")
+                .is_some_and(|r| r.as_array().is_some_and(|r| !r.is_empty()))
                 || m.values().any(has_rules)
         }
         Value::Array(a) => a.iter().any(has_rules),
@@ -191,9 +191,8 @@ pub(super) fn compile(s: &Value, declared: &Declared) -> Option<Arc<Rules>> {
         let env = env(schema, r["optionalOldSelf"] == true);
         let program = Program::compile(&env, source);
         let program = program.map_err(|f| coracle_cel::render(&f, source).into());
-        let message_program = r["messageExpression"]
-            .as_str()
-            .and_then(|m| Program::compile(&env, m).ok());
+        let message_program =
+            r["messageExpression"].as_str().and_then(|m| Program::compile(&env, m).ok());
         Rule {
             text: source.trim().into(),
             message: text(r, "message").trim().into(),
@@ -255,7 +254,11 @@ pub(super) fn check_words(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required(at("rule"), "rule is not specified"));
         } else if blank("message") {
             let given = text(r, "message");
-            errors.push(FieldError::invalid(at("message"), given, "must be non-empty if specified"));
+            errors.push(FieldError::invalid(
+                at("message"),
+                given,
+                "must be non-empty if specified",
+            ));
         } else if lines("message") {
             let given = text(r, "message");
             errors.push(FieldError::invalid(at("message"), given, "must not contain line breaks"));
@@ -268,14 +271,21 @@ pub(super) fn check_words(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required(at("messageExpression"), why));
         }
         const REASONS: [&str; 4] = [
-            "FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired",
+            "FieldValueDuplicate",
+            "FieldValueForbidden",
+            "FieldValueInvalid",
+            "FieldValueRequired",
         ];
         if let Some(reason) = r["reason"].as_str().filter(|x| !REASONS.contains(x)) {
             errors.push(FieldError::not_supported(at("reason"), reason, &REASONS));
         }
         let path = text(r, "fieldPath");
         if blank("fieldPath") {
-            errors.push(FieldError::invalid(at("fieldPath"), path, "must be non-empty if specified"));
+            errors.push(FieldError::invalid(
+                at("fieldPath"),
+                path,
+                "must be non-empty if specified",
+            ));
         } else if lines("fieldPath") {
             errors.push(FieldError::invalid(at("fieldPath"), path, "must not contain line breaks"));
         } else if !path.is_empty() && field_path(s, path).is_none_or(|p| p.is_empty()) {
@@ -309,7 +319,10 @@ pub(super) fn check(schema: &Value, at: &str, unchanged: bool) -> Vec<FieldError
             let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
             c.errors.push(FieldError::forbidden(path, why));
         }
-        let why = format!("x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of {} {SIMPLER}", factor(total, PER_SCHEMA));
+        let why = format!(
+            "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of {} {SIMPLER}",
+            factor(total, PER_SCHEMA)
+        );
         c.errors.push(FieldError::forbidden(at, why));
     }
     c.errors
@@ -334,8 +347,7 @@ struct Checker<'c> {
 impl Checker<'_> {
     fn node(&mut self, s: &Value, at: &str, context: &Context) {
         if let Some(schema) = self.declared.get(s) {
-            let count =
-                context.count.unwrap_or_else(|| MAX_REQUEST_BYTES / (schema.min_bytes + 1));
+            let count = context.count.unwrap_or_else(|| MAX_REQUEST_BYTES / (schema.min_bytes + 1));
             for (i, r) in expressions(s).iter().enumerate() {
                 let at = format!("{at}.x-kubernetes-validations[{i}]");
                 self.rule(r, schema, &at, count, context);
@@ -391,7 +403,9 @@ impl Checker<'_> {
         }
         let uses_old = program.mentions("oldSelf");
         if let (true, Some(lost)) = (uses_old, &context.uncorrelatable) {
-            let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {lost}");
+            let why = format!(
+                "oldSelf cannot be used on the uncorrelatable portion of the schema within {lost}"
+            );
             self.errors.push(FieldError::invalid(rule_at, shown(), why));
         }
         if !uses_old && !r["optionalOldSelf"].is_null() {
@@ -524,12 +538,13 @@ impl Evaluator<'_> {
     ) {
         let place = if at.is_empty() { "<nil>" } else { at };
         let said = if rule.message.is_empty() { &rule.text } else { &rule.message };
-        let typed =
-            |why: String| FieldError::invalid(place, &*rules.ty, why);
+        let typed = |why: String| FieldError::invalid(place, &*rules.ty, why);
         let program = match &rule.program {
             Ok(p) => p,
             Err(e) => {
-                self.verdict.errors.push(typed(format!("rule compile error: compilation failed: {e}")));
+                self.verdict
+                    .errors
+                    .push(typed(format!("rule compile error: compilation failed: {e}")));
                 return;
             }
         };
@@ -562,7 +577,9 @@ impl Evaluator<'_> {
             }
             Err(EvalError::Failed(e)) => {
                 let why = if e.starts_with("no such overload") {
-                    format!("'{e}': call arguments did not match a supported operator, function or macro signature for rule: {said}")
+                    format!(
+                        "'{e}': call arguments did not match a supported operator, function or macro signature for rule: {said}"
+                    )
                 } else {
                     format!("{e} evaluating rule: {said}")
                 };
@@ -571,13 +588,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn failure(
-        &mut self,
-        rule: &Rule,
-        v: &Value,
-        bindings: &Bindings<'_>,
-        at: &str,
-    ) -> FieldError {
+    fn failure(&mut self, rule: &Rule, v: &Value, bindings: &Bindings<'_>, at: &str) -> FieldError {
         let made = rule.message_program.as_ref().and_then(|p| {
             let (made, cost) = p.eval(bindings, PER_CALL.min(self.left));
             self.left = self.left.saturating_sub(cost);
@@ -634,5 +645,9 @@ fn counterpart<'v>(old: Option<&'v Value>, v: &Value, keys: &[Box<str>]) -> Opti
 
 /// The error that stands for rules which could not be looked at.
 pub fn skipped() -> FieldError {
-    FieldError::invalid("<nil>", Value::Null, "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation")
+    FieldError::invalid(
+        "<nil>",
+        Value::Null,
+        "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+    )
 }

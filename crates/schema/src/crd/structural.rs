@@ -64,10 +64,30 @@ fn fits(v: &Value, left: usize) -> bool {
 
 fn root_with_status(schema: &Value, at: &str, errors: &mut Vec<FieldError>) {
     const ALLOWED: [&str; 24] = [
-        "description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum",
-        "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems",
-        "uniqueItems", "multipleOf", "required", "items", "properties", "externalDocs", "example",
-        "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations", "id", "$schema",
+        "description",
+        "type",
+        "format",
+        "title",
+        "maximum",
+        "exclusiveMaximum",
+        "minimum",
+        "exclusiveMinimum",
+        "maxLength",
+        "minLength",
+        "pattern",
+        "maxItems",
+        "minItems",
+        "uniqueItems",
+        "multipleOf",
+        "required",
+        "items",
+        "properties",
+        "externalDocs",
+        "example",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-validations",
+        "id",
+        "$schema",
     ];
     let ty = text(schema, "type");
     if !ty.is_empty() && ty != "object" {
@@ -189,9 +209,9 @@ fn root_metadata(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let known = ["name", "generateName"];
     let rest = meta.iter().any(|(k, v)| match k.as_str() {
         "type" | "default" => false,
-        "properties" => v
-            .as_object()
-            .is_some_and(|p| p.keys().any(|k| !known.contains(&k.as_str()))),
+        "properties" => {
+            v.as_object().is_some_and(|p| p.keys().any(|k| !known.contains(&k.as_str())))
+        }
         _ => !matches!(v, Value::Null | Value::Bool(false)),
     });
     if rest {
@@ -343,7 +363,8 @@ enum Meta {
 fn node(s: &Value, at: &str, meta: Meta, errors: &mut Vec<FieldError>) {
     standard(s, at, meta, errors);
     if s["uniqueItems"] == true {
-        let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        let why =
+            "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
         errors.push(FieldError::forbidden(format!("{at}.uniqueItems"), why));
     }
     let additional = &s["additionalProperties"];
@@ -403,7 +424,8 @@ fn standard(s: &Value, at: &str, meta: Meta, errors: &mut Vec<FieldError>) {
         Value::String(t) => !t.is_empty(),
         _ => true,
     };
-    for field in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"]
+    for field in
+        ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"]
     {
         if listed(&s[field]) {
             let why = format!("{field} is not supported");
@@ -454,7 +476,11 @@ fn list_type(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
             let map = items["x-kubernetes-map-type"].as_str();
             if text(items, "type") == "object" && map.is_some_and(|t| t != "atomic") {
                 let path = format!("{at}.items.x-kubernetes-map-type");
-                errors.push(FieldError::invalid(path, items["x-kubernetes-list-type"].clone(), why));
+                errors.push(FieldError::invalid(
+                    path,
+                    items["x-kubernetes-list-type"].clone(),
+                    why,
+                ));
             }
         }
         if !["atomic", "set", "map"].contains(&list) {
@@ -537,8 +563,7 @@ fn unique_items(
             errors.push(FieldError::required(at, why));
         }
         if given(p, "nullable") {
-            let why =
-                "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            let why = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
             let at = format!("{at}.items.properties[{k}].nullable");
             errors.push(FieldError::forbidden(at, why));
         }

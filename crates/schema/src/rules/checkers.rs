@@ -22,7 +22,11 @@ const CHECKERS: &[(&str, Check)] = &[
     ("env-name", env_name),
     ("config-key", config_key),
     ("http-header", |s| {
-        shape("^[-A-Za-z0-9]+$", s, "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')")
+        shape(
+            "^[-A-Za-z0-9]+$",
+            s,
+            "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')",
+        )
     }),
     ("ip", |s| ip(s, true)),
     ("ip-canonical", |s| ip(s, true)),
@@ -40,10 +44,18 @@ const CHECKERS: &[(&str, Check)] = &[
     ("wildcard-dns", wildcard),
     ("domain-path", domain_path),
     ("uuid", |s| {
-        shape("^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", s, "uuid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters")
+        shape(
+            "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+            s,
+            "uuid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters",
+        )
     }),
     ("condition-reason", |s| {
-        shape("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", s, "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')")
+        shape(
+            "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+            s,
+            "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')",
+        )
     }),
 ];
 
@@ -93,7 +105,11 @@ pub(super) fn structured(checker: &str, v: &Value, path: &str) -> Vec<FieldError
 fn int_or_percent(v: &Value, path: &str) -> Vec<FieldError> {
     match v {
         Value::String(s) if pattern::cached("^[0-9]+%$").is_ok_and(|r| !r.is_match(s)) => {
-            vec![FieldError::invalid(path, &**s, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')")]
+            vec![FieldError::invalid(
+                path,
+                &**s,
+                "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+            )]
         }
         Value::Number(n) if n.as_i64().is_some_and(|n| n < 0) => {
             vec![FieldError::invalid(path, v.clone(), "must be greater than or equal to 0")]
@@ -155,15 +171,9 @@ fn port_name(s: &str) -> Vec<String> {
         s.is_empty() || !s.bytes().all(legal),
         "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
     );
-    wrong(
-        !s.bytes().any(|b| b.is_ascii_lowercase()),
-        "must contain at least one letter (a-z)",
-    );
+    wrong(!s.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)");
     wrong(s.contains("--"), "must not contain consecutive hyphens");
-    wrong(
-        s.starts_with('-') || s.ends_with('-'),
-        "must not begin or end with a hyphen",
-    );
+    wrong(s.starts_with('-') || s.ends_with('-'), "must not begin or end with a hyphen");
     texts
 }
 
@@ -198,7 +208,9 @@ fn sloppy(s: &str) -> Option<(IpAddr, bool)> {
         return Some((ip, false));
     }
     let parts: Vec<&str> = s.split('.').collect();
-    if parts.len() != 4 || parts.iter().any(|p| p.is_empty() || !p.bytes().all(|b| b.is_ascii_digit())) {
+    if parts.len() != 4
+        || parts.iter().any(|p| p.is_empty() || !p.bytes().all(|b| b.is_ascii_digit()))
+    {
         return None;
     }
     let plain: Vec<String> = parts
@@ -260,7 +272,9 @@ fn endpoint_ip(s: &str) -> Vec<String> {
 fn cidr(s: &str) -> Vec<String> {
     let bad = || vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()];
     let Some((address, bits)) = s.split_once('/') else { return bad() };
-    let (Some((ip, zeros)), Ok(prefix)) = (sloppy(address), bits.parse::<u8>()) else { return bad() };
+    let (Some((ip, zeros)), Ok(prefix)) = (sloppy(address), bits.parse::<u8>()) else {
+        return bad();
+    };
     let (value, width) = match ip {
         IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
         IpAddr::V6(v6) => (u128::from(v6), 128),
@@ -335,9 +349,23 @@ fn domain_path(s: &str) -> Vec<String> {
 }
 
 const STANDARD: [&str; 17] = [
-    "cpu", "memory", "ephemeral-storage", "storage", "pods", "services", "replicationcontrollers",
-    "resourcequotas", "secrets", "configmaps", "persistentvolumeclaims", "services.nodeports",
-    "services.loadbalancers", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "storage",
+    "pods",
+    "services",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+    "requests.cpu",
+    "requests.memory",
+    "limits.cpu",
+    "limits.memory",
 ];
 
 /// Whether a resource is one of Kubernetes' own.
@@ -357,7 +385,8 @@ fn container_resource(s: &str) -> Vec<String> {
     let mut texts = name::check_qualified_name(s);
     let own = huge
         || STANDARD.contains(&s)
-        || ["requests.storage", "requests.ephemeral-storage", "limits.ephemeral-storage"].contains(&s)
+        || ["requests.storage", "requests.ephemeral-storage", "limits.ephemeral-storage"]
+            .contains(&s)
         || s.starts_with("requests.hugepages-");
     if texts.is_empty() && !s.contains('/') && !own {
         texts.push("must be a standard resource type or fully qualified".into());

@@ -42,7 +42,8 @@ sysctlNs(string) string
 limitKeys(dyn) list(string)
 ";
 
-pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| Library::new(SIGNATURES, FUNCTIONS));
+pub(super) static LIBRARY: LazyLock<Library> =
+    LazyLock::new(|| Library::new(SIGNATURES, FUNCTIONS));
 
 fn failed<T>() -> Result<T, EvalError> {
     Err(EvalError::Failed("no such overload".into()))
@@ -104,7 +105,9 @@ fn headless<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let [Val::Map(service)] = args else { return failed() };
     let none = match service.field("spec") {
         Some(Val::Map(spec)) => match spec.field("clusterIPs") {
-            Some(Val::List(l)) => l.len() == 1 && matches!(l.get(0), Some(Val::String(s)) if s == "None"),
+            Some(Val::List(l)) => {
+                l.len() == 1 && matches!(l.get(0), Some(Val::String(s)) if s == "None")
+            }
             _ => false,
         },
         _ => false,
@@ -160,8 +163,15 @@ fn number<'a>(args: Args<'_, 'a>, percent_only: bool) -> Output<'a> {
 
 fn is_integer(s: &str) -> bool {
     const COUNTED: [&str; 9] = [
-        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
-        "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
+        "pods",
+        "resourcequotas",
+        "services",
+        "replicationcontrollers",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "services.nodeports",
+        "services.loadbalancers",
     ];
     checkers::is_extended(s) || COUNTED.contains(&s)
 }
@@ -205,7 +215,11 @@ fn indexes(list: &str, completions: i64) -> Result<i64, String> {
         let (first, last) = match bounds[..] {
             [one] => (number(one)?, number(one)?),
             [a, b] => (number(a)?, number(b)?),
-            _ => return Err(format!("the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'")),
+            _ => {
+                return Err(format!(
+                    "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+                ));
+            }
         };
         for (n, text) in [(first, bounds[0]), (last, bounds[bounds.len() - 1])] {
             if n >= completions {
@@ -250,9 +264,7 @@ fn limit_keys<'a>(args: Args<'_, 'a>) -> Output<'a> {
 const FUNCTIONS: &[(&str, Function)] = &[
     ("texts", texts),
     ("seg", |a| match a {
-        [Val::String(s)] => {
-            Ok(Val::list(s.split('/').map(|p| Val::text(p.to_owned())).collect()))
-        }
+        [Val::String(s)] => Ok(Val::list(s.split('/').map(|p| Val::text(p.to_owned())).collect())),
         _ => failed(),
     }),
     ("canon", |a| match a {
@@ -292,17 +304,13 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("isExtended", |a| bool_of(a, checkers::is_extended)),
     ("isHuge", |a| bool_of(a, |s| s.starts_with("hugepages-"))),
     ("isInteger", |a| bool_of(a, is_integer)),
-    ("overcommit", |a| {
-        bool_of(a, |s| checkers::is_native(s) && !s.starts_with("hugepages-"))
-    }),
+    ("overcommit", |a| bool_of(a, |s| checkers::is_native(s) && !s.starts_with("hugepages-"))),
     ("hugeOK", huge_ok),
     ("isIPv6", |a| bool_of(a, |s| s.parse::<std::net::Ipv6Addr>().is_ok())),
     ("cidrIsV6", |a| bool_of(a, |s| s.contains(':'))),
     ("dualStack", dual_stack),
     ("idxErr", |a| match a {
-        [Val::String(s), Val::Int(n)] => {
-            Ok(Val::text(indexes(s, *n).err().unwrap_or_default()))
-        }
+        [Val::String(s), Val::Int(n)] => Ok(Val::text(indexes(s, *n).err().unwrap_or_default())),
         _ => failed(),
     }),
     ("idxCount", |a| match a {

@@ -370,7 +370,8 @@ fn scan(text: &str, mut f: impl FnMut(usize, u8, i32) -> bool) -> Option<usize> 
 
 /// The brace that closes the one that the text begins with.
 fn closing(text: &str) -> Read<usize> {
-    scan(text, |i, b, depth| i > 0 && b == b'}' && depth == 0).ok_or_else(|| "no closing brace".into())
+    scan(text, |i, b, depth| i > 0 && b == b'}' && depth == 0)
+        .ok_or_else(|| "no closing brace".into())
 }
 
 fn loop_end(text: &str) -> Option<usize> {
@@ -448,10 +449,12 @@ fn field(text: &str) -> Read<Body> {
         ("walk", "") => Body::Walk(path),
         ("each", check) => Body::Each(Over::Items, path, self::check(check)?),
         ("values", check) => Body::Each(Over::Values, path, self::check(check)?),
-        ("keys", check) => match check.strip_prefix("at FIELD: ").or(check.strip_prefix("at FIELD ")) {
-            Some(check) => Body::Each(Over::KeysAtField, path, self::check(check)?),
-            None => Body::Each(Over::Keys, path, self::check(check)?),
-        },
+        ("keys", check) => {
+            match check.strip_prefix("at FIELD: ").or(check.strip_prefix("at FIELD ")) {
+                Some(check) => Body::Each(Over::KeysAtField, path, self::check(check)?),
+                None => Body::Each(Over::Keys, path, self::check(check)?),
+            }
+        }
         _ => Body::Field(path, check(rest)?),
     })
 }
