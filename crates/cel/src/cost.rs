@@ -201,7 +201,9 @@ impl<'e> Coster<'e> {
             Node::Literal(_) => Range::fixed(0),
             Node::Ident(name) => {
                 if self.local(name).is_none() {
-                    if let Some(schema) = self.env.variable(name) {
+                    // A name that is not data, as of a type, has upstream look at the data too.
+                    let schema = self.env.variable(name).or_else(|| self.env.root());
+                    if let Some(schema) = schema {
                         self.places.insert(e.id, Place::At(schema));
                     }
                 }

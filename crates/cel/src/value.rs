@@ -112,7 +112,7 @@ impl<'a> Val<'a> {
             (Shape::Timestamp, Value::String(s)) => {
                 parse_time(s).map_or_else(|| Self::text(s.as_str()), Self::Timestamp)
             }
-            (Shape::Duration, Value::String(s)) => time::parse_go_duration(s)
+            (Shape::Duration, Value::String(s)) => time::parse_openapi_duration(s)
                 .and_then(|d| i64::try_from(d.as_nanos()).ok())
                 .map_or_else(|| Self::text(s.as_str()), Self::Duration),
             (Shape::Bytes, Value::String(s)) => match STANDARD.decode(s) {

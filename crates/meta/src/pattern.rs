@@ -65,8 +65,14 @@ fn go_pattern(p: &str) -> String {
     while let Some(c) = chars.next() {
         match c {
             '\\' => {
-                out.push(c);
-                out.extend(chars.next());
+                let next = chars.next();
+                match next.and_then(|c| ascii_class(c, inside)) {
+                    Some(class) => out += class,
+                    None => {
+                        out.push(c);
+                        out.extend(next);
+                    }
+                }
                 at_start = false;
                 continue;
             }
@@ -101,6 +107,56 @@ fn go_pattern(p: &str) -> String {
         at_start = false;
     }
     out
+}
+
+/// Go's classes behind a backslash know ASCII only.
+fn ascii_class(c: char, inside: bool) -> Option<&'static str> {
+    Some(match (c, inside) {
+        ('d', false) => "[0-9]",
+        ('d', true) => "0-9",
+        ('w', false) => "[0-9A-Za-z_]",
+        ('w', true) => "0-9A-Za-z_",
+        ('s', false) => r"[\t\n\f\r ]",
+        ('s', true) => r"\t\n\f\r ",
+        ('D', _) => "[^0-9]",
+        ('W', _) => "[^0-9A-Za-z_]",
+        ('S', _) => r"[^\t\n\f\r ]",
+        ('b', false) => r"(?-u:\b)",
+        ('B', false) => r"(?-u:\B)",
+        _ => return None,
+    })
+}
+
+/// What Go says of a pattern that is none.
+pub fn fault(p: &str, e: &regex::Error) -> String {
+    let text = e.to_string();
+    let has = |what: &str| text.contains(what);
+    let from = |c: char| p.rfind(c).map_or(p, |at| &p[at..]);
+    let what = if has("unclosed character class") {
+        format!("missing closing ]: `{}`", p.find('[').map_or(p, |at| &p[at..]))
+    } else if has("unclosed group") {
+        format!("missing closing ): `{p}`")
+    } else if has("unopened group") {
+        format!("unexpected ): `{p}`")
+    } else if has("repetition operator missing expression") {
+        let at = p.find(['*', '+', '?']).unwrap_or(0);
+        format!("missing argument to repetition operator: `{}`", p.get(at..=at).unwrap_or(p))
+    } else if has("look-around") || has("look-ahead") || has("look-behind") {
+        let at = p.find("(?").unwrap_or(0);
+        let end = (at + if p[at..].starts_with("(?<") { 4 } else { 3 }).min(p.len());
+        format!("invalid or unsupported Perl syntax: `{}`", p.get(at..end).unwrap_or(p))
+    } else if has("incomplete escape sequence") {
+        format!(
+            "trailing backslash at end of expression: `{}`",
+            from('\\').trim_start_matches('\\')
+        )
+    } else if has("CompiledTooBig") || has("size limit") {
+        format!("expression too large: `{p}`")
+    } else {
+        let why = text.lines().last().unwrap_or_default();
+        format!("{}: `{p}`", why.trim_start_matches("error: "))
+    };
+    format!("error parsing regexp: {what}")
 }
 
 #[cfg(test)]

@@ -58,6 +58,31 @@ pub fn parse_go_duration(s: &str) -> Option<SignedDuration> {
     Some(SignedDuration::from_nanos(nanos))
 }
 
+/// Reads a value of OpenAPI's format `duration`: a Go duration, or a number and a unit that may
+/// also be a day or a week.
+pub fn parse_openapi_duration(s: &str) -> Option<SignedDuration> {
+    const UNITS: [(&[&str], i64); 8] = [
+        (&["ns", "nano"], 1),
+        (&["us", "µs", "micro"], 1_000),
+        (&["ms", "milli"], 1_000_000),
+        (&["s", "sec", "second"], 1_000_000_000),
+        (&["m", "min", "minute"], 60_000_000_000),
+        (&["h", "hr", "hour"], 3_600_000_000_000),
+        (&["d", "day"], 86_400_000_000_000),
+        (&["w", "wk", "week"], 604_800_000_000_000),
+    ];
+    if let Some(d) = parse_go_duration(s) {
+        return Some(d);
+    }
+    let at = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
+    let number: f64 = s[..at].parse().ok()?;
+    let unit = s[at..].trim().to_lowercase();
+    let singular = unit.strip_suffix('s').unwrap_or(&unit);
+    let names = |n: &[&str]| n.contains(&unit.as_str()) || n.contains(&singular);
+    let (_, nanos) = UNITS.iter().find(|(n, _)| names(n))?;
+    Some(SignedDuration::from_nanos((number * *nanos as f64) as i64))
+}
+
 /// Prints a duration as Go's `Duration.String` does: `1h30m0s`, `300ms`, `0s`.
 pub fn go_duration(d: SignedDuration) -> String {
     let nanos = d.as_nanos();

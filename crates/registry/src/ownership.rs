@@ -196,7 +196,7 @@ impl Registry {
         let meta = v["metadata"].take();
         let form = if kind.custom { Form::Custom } else { Form::BuiltIn };
         let report = decode::decode(kind.arena(), kind.root(), &mut v, form, true);
-        let (meta, meta_report) = decode_metadata(self, meta);
+        let (meta, meta_report) = decode_metadata(self, kind, meta);
         v["metadata"] = meta;
         if let Some(e) = meta_report.errors.iter().chain(&report.errors).next() {
             return Err(untyped(kind, &v, &expected(e)));

@@ -99,6 +99,11 @@ pub(crate) fn prepare_update(
 ) -> Result<(), Status> {
     match (key(kind).as_str(), subresource) {
         ("/secrets", _) => secret(new),
+        ("certificates.k8s.io/certificatesigningrequests", _) => {
+            // Who asked, and for what, stands.
+            new["spec"] = old["spec"].clone();
+            Ok(())
+        }
         ("/services", "") => service_update(r, old, new),
         ("/namespaces", "") => {
             // Only the finalize subresource takes finalizers away.
@@ -113,6 +118,15 @@ pub(crate) fn prepare_update(
             Ok(())
         }
         ("apiextensions.k8s.io/customresourcedefinitions", "") => crd_update(new),
+        ("/pods", "") => {
+            // What admission set on create, a writer need not repeat.
+            for f in ["priority", "preemptionPolicy"] {
+                if new["spec"][f].is_null() {
+                    set_or_remove(&mut new["spec"], f, old["spec"][f].clone());
+                }
+            }
+            Ok(())
+        }
         ("/pods", "status") => {
             // The Quality-of-Service class is fixed at creation.
             set_or_remove(&mut new["status"], "qosClass", old["status"]["qosClass"].clone());

@@ -1,6 +1,7 @@
 //! What upstream checks beyond structure: metadata for every kind, and a table of rules for the
 //! built-in kinds, with upstream's paths and words.
 
+use crate::CRDS;
 use coracle_meta::{
     json as path, name,
     status::{FieldError, FieldErrorKind},
@@ -22,10 +23,7 @@ const RULES: &[(&str, &[Rule])] = &[
     ("/pods", &[pod_update]),
     ("apps/statefulsets", &[claimed_volumes]),
     ("batch/jobs", &[job_update]),
-    (
-        "apiextensions.k8s.io/customresourcedefinitions",
-        &[|v, old, e| e.extend(coracle_schema::crd::check(v, old))],
-    ),
+    (CRDS, &[|v, old, e| e.extend(coracle_schema::crd::check(v, old))]),
 ];
 
 /// All faults of an object beyond its metadata, but for custom kinds.
@@ -43,11 +41,13 @@ pub(crate) fn rules(
         _ => Mode::Other,
     };
     let Type::Object(root) = kind.root().ty else { return vec![] };
+    let key = format!("{}/{}", kind.group, kind.plural);
     let mut errors = match coracle_schema::rules::check(pack, root, v, old, mode) {
         Some(errors) => errors,
+        // Their own check says it all.
+        None if key == CRDS => vec![],
         None => structural(kind, v, old),
     };
-    let key = format!("{}/{}", kind.group, kind.plural);
     if subresource.is_empty() {
         for (_, rules) in RULES.iter().filter(|(k, _)| *k == key) {
             rules.iter().for_each(|rule| rule(v, old, &mut errors));
@@ -90,6 +90,12 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
         if own_name.is_empty() {
             errors.push(FieldError::required("metadata.name", "name or generateName is required"));
         } else {
+            let base = meta["generateName"].as_str().unwrap_or_default();
+            if !base.is_empty() {
+                for e in name::check(kind.name_rule, &unfinished(base)) {
+                    errors.push(FieldError::invalid("metadata.generateName", base, e));
+                }
+            }
             for e in name::check(kind.name_rule, own_name) {
                 errors.push(FieldError::invalid("metadata.name", own_name, e));
             }
@@ -120,7 +126,11 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
     for (i, f) in meta["finalizers"].as_array().into_iter().flatten().enumerate() {
         let f = f.as_str().unwrap_or_default();
         for e in name::check_qualified_name(f) {
-            errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), f, e));
+            errors.push(FieldError::invalid("metadata.finalizers", f, e));
+        }
+        if strict_finalizers(kind) && !f.contains('/') && !STANDARD_FINALIZERS.contains(&f) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), f, why));
         }
     }
     if let Some(old) = old.filter(|o| o["metadata"]["deletionTimestamp"].is_string()) {
@@ -140,24 +150,69 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
     errors
 }
 
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
+/// Whether a kind's finalizers need a domain, or be Kubernetes' own. Upstream asks it of the kinds
+/// that its oldest groups' code validates.
+fn strict_finalizers(kind: &Kind) -> bool {
+    const OTHERS: [&str; 6] = [
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+        "policy",
+    ];
+    !kind.custom && !OTHERS.contains(&kind.group.as_str())
+}
+
+/// A base of names as it is checked: what will follow a dash at its end is not known yet, and
+/// upstream lets the character before it go too.
+fn unfinished(base: &str) -> String {
+    match base.strip_suffix('-').map(|rest| (rest, rest.char_indices().next_back())) {
+        Some((rest, Some((at, _)))) => format!("{}a", &rest[..at]),
+        _ => base.to_owned(),
+    }
+}
+
 fn owners(references: &Value, errors: &mut Vec<FieldError>) {
-    let mut controllers = 0;
-    for (i, r) in references.as_array().into_iter().flatten().enumerate() {
+    let all = references.as_array().map(Vec::as_slice).unwrap_or_default();
+    for (i, r) in all.iter().enumerate() {
         for f in ["apiVersion", "kind", "name", "uid"] {
             if r[f].as_str().unwrap_or_default().is_empty() {
                 let at = format!("metadata.ownerReferences[{i}].{f}");
-                errors.push(FieldError::invalid(at, "", format!("{f} must not be empty")));
+                errors.push(FieldError::required(at, "must not be empty"));
             }
         }
-        controllers += usize::from(r["controller"] == true);
     }
-    if controllers > 1 {
-        errors.push(FieldError::invalid(
-            "metadata.ownerReferences",
-            references.clone(),
-            "Only one reference can have Controller set to true",
-        ));
+    let mut controllers = all.iter().filter(|r| r["controller"] == true);
+    if let (Some(a), Some(b)) = (controllers.next(), controllers.next()) {
+        let who = |r: &Value| {
+            let text = |f: &str| r[f].as_str().unwrap_or_default().to_owned();
+            format!("{}/{}", text("kind"), text("name"))
+        };
+        let shown: Vec<String> = all.iter().map(in_order).collect();
+        errors.push(FieldError {
+            kind: FieldErrorKind::Invalid,
+            path: "metadata.ownerReferences".into(),
+            value: None,
+            detail: format!(
+                "[{}]: Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+                shown.join(","),
+                who(a),
+                who(b)
+            ),
+        });
     }
+}
+
+/// An owner reference as Go writes it.
+fn in_order(r: &Value) -> String {
+    const FIELDS: [&str; 6] =
+        ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let given = FIELDS.iter().filter(|f| !r[**f].is_null());
+    let fields: Vec<String> = given.map(|f| format!("\"{f}\":{}", r[*f])).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 fn labels(map: &Value, at: &str, errors: &mut Vec<FieldError>) {

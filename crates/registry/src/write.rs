@@ -267,7 +267,8 @@ impl Registry {
                 new["metadata"]["uid"].as_str().filter(|u| old["metadata"]["uid"] != *u)
             {
                 let why = format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    "StorageError: invalid object, Code: 4, Key: /{}/{namespace}/{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    kind.plural,
                     old["metadata"]["uid"].as_str().unwrap_or_default()
                 );
                 return Err(Status::conflict(&kind.group_resource(), name, &why));

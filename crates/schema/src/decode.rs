@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 /// A value of the wrong JSON type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TypeError {
-    /// Path such as `spec.replicas`.
+    /// Path such as `spec.containers[0].ports`.
     pub path: String,
+    /// The same as Go says it, without indexes and keys: `spec.containers.ports`.
+    pub fields: String,
     /// Type that the schema wants.
     pub expected: &'static str,
     /// The same as Go says it: `[]v1.Container`.
@@ -52,8 +54,14 @@ pub fn decode(
     form: Form,
     root_fields: bool,
 ) -> Report {
-    let mut walk =
-        Walk { arena, form, report: Report::default(), path: String::new(), owner: None };
+    let mut walk = Walk {
+        arena,
+        form,
+        report: Report::default(),
+        path: String::new(),
+        fields: String::new(),
+        owner: None,
+    };
     walk.slot(root, value, root_fields);
     walk.report
 }
@@ -63,7 +71,22 @@ struct Walk<'a> {
     form: Form,
     report: Report,
     path: String,
+    fields: String,
     owner: Option<DefId>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'s> {
+    Index(usize),
+    Key(&'s str),
+    Field(&'s str),
+}
+
+fn push(path: &mut String, step: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(step);
 }
 
 /// JSON's name of a value's type, as Go's decoder says it.
@@ -87,6 +110,7 @@ impl Walk<'_> {
         let owner = self.owner.and_then(|id| self.arena.name(id)).unwrap_or_default();
         self.report.errors.push(TypeError {
             path: self.path.clone(),
+            fields: self.fields.clone(),
             expected: plain_name(ty),
             go_type: go_type(self.arena, ty),
             owner: owner.rsplit('.').next().unwrap_or_default().to_owned(),
@@ -96,20 +120,18 @@ impl Walk<'_> {
         });
     }
 
-    fn within<R>(&mut self, step: &str, index: Option<usize>, f: impl FnOnce(&mut Self) -> R) -> R {
-        let length = self.path.len();
-        match index {
-            Some(i) => self.path.push_str(&format!("[{i}]")),
-            None => {
-                if length > 0 {
-                    self.path.push('.');
-                }
-                self.path.push_str(step);
-            }
+    fn within(&mut self, step: Step<'_>, f: impl FnOnce(&mut Self)) {
+        let lengths = (self.path.len(), self.fields.len());
+        match step {
+            Step::Index(i) => self.path.push_str(&format!("[{i}]")),
+            Step::Key(k) | Step::Field(k) => push(&mut self.path, k),
         }
-        let r = f(self);
-        self.path.truncate(length);
-        r
+        if let Step::Field(f) = step {
+            push(&mut self.fields, f);
+        }
+        f(self);
+        self.path.truncate(lengths.0);
+        self.fields.truncate(lengths.1);
     }
 
     fn slot(&mut self, slot: &Slot, v: &mut Value, type_meta: bool) {
@@ -121,8 +143,9 @@ impl Walk<'_> {
                 if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
             (Type::Int64, Value::Number(n)) if n.is_i64() => {}
             (Type::Int32 | Type::Int64, Value::Number(n)) => {
-                // 5.0 is an integer in JSON's eyes and in upstream's.
-                match n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15) {
+                // 5.0 is an integer in JSON's eyes, and in those of upstream's custom kinds.
+                let whole = |f: &f64| f.fract() == 0.0 && f.abs() < 9e15;
+                match n.as_f64().filter(|f| self.form == Form::Custom && whole(f)) {
                     Some(f) if matches!(slot.ty, Type::Int64) || f.abs() <= f64::from(i32::MAX) => {
                         *v = Value::from(f as i64);
                     }
@@ -159,13 +182,13 @@ impl Walk<'_> {
                         // Go decodes a null item as the zero value of its type.
                         *v = zero(&item.ty);
                     }
-                    self.within("", Some(i), |w| w.slot(item, v, false));
+                    self.within(Step::Index(i), |w| w.slot(item, v, false));
                 }
             }
             (Type::Map(value), Value::Object(map)) => {
                 map.retain(|_, v| value.nullable || !v.is_null() || matches!(value.ty, Type::Any));
                 for (k, v) in map {
-                    self.within(k, None, |w| w.slot(value, v, false));
+                    self.within(Step::Key(k), |w| w.slot(value, v, false));
                 }
             }
             (Type::Object(id), Value::Object(map)) => {
@@ -200,14 +223,14 @@ impl Walk<'_> {
                     dropped.push(key.clone());
                 }
                 Some(slot) => {
-                    self.within(key, None, |w| w.slot(slot, v, false));
+                    self.within(Step::Field(key), |w| w.slot(slot, v, false));
                     if self.form == Form::BuiltIn && !slot.required && is_nothing(&slot.ty, v) {
                         dropped.push(key.clone());
                     }
                 }
                 None if def.preserve_unknown || meta => {}
                 None => {
-                    self.within(key, None, |w| w.report.unknown.push(w.path.clone()));
+                    self.within(Step::Field(key), |w| w.report.unknown.push(w.path.clone()));
                     dropped.push(key.clone());
                 }
             }
@@ -266,7 +289,7 @@ fn go_type(arena: &Arena, ty: &Type) -> String {
         Type::Quantity => "resource.Quantity".into(),
         Type::Time => "v1.Time".into(),
         Type::MicroTime => "v1.MicroTime".into(),
-        Type::IntOrString => "intstr.IntOrString".into(),
+        Type::IntOrString => "int32".into(),
         other => plain_name(other).into(),
     }
 }
@@ -284,13 +307,18 @@ pub fn go_message(e: &TypeError) -> String {
     if let Some(d) = &e.detail {
         return format!("{}: {d}", e.path);
     }
-    let mut fields = String::new();
-    for piece in e.path.split('[') {
-        fields += piece.split_once(']').map_or(piece, |(_, rest)| rest);
+    let found = match &e.value {
+        Value::Number(n) if ["int32", "int64"].contains(&e.go_type.as_str()) => {
+            format!("number {n}")
+        }
+        _ => e.found.to_owned(),
+    };
+    if e.fields.is_empty() {
+        return format!("json: cannot unmarshal {found} into Go value of type {}", e.go_type);
     }
     format!(
-        "json: cannot unmarshal {} into Go struct field {}.{fields} of type {}",
-        e.found, e.owner, e.go_type
+        "json: cannot unmarshal {found} into Go struct field {}.{} of type {}",
+        e.owner, e.fields, e.go_type
     )
 }
 

@@ -40,7 +40,7 @@ const FORMATS: &[(&str, Check)] = &[
         !s.is_empty() && STANDARD.decode(s).is_ok()
     }),
     ("date", |s| s.len() == 10 && s.parse::<jiff::civil::Date>().is_ok()),
-    ("duration", is_duration),
+    ("duration", |s| time::parse_openapi_duration(s).is_some()),
     ("datetime", is_date_time),
     ("k8sshortname", |s| name::check_label(s).is_empty()),
     ("k8slongname", |s| name::check_subdomain(s).is_empty()),
@@ -165,21 +165,6 @@ fn is_credit_card(s: &str) -> bool {
             .sum();
         (13..=19).contains(&v.len()) && luhn % 10 == 0
     })
-}
-
-/// A duration of Go, or a number and a unit.
-fn is_duration(s: &str) -> bool {
-    const UNITS: [&str; 22] = [
-        "ns", "nano", "us", "µs", "micro", "ms", "milli", "s", "sec", "second", "m", "min",
-        "minute", "h", "hr", "hour", "d", "day", "w", "wk", "week", "weeks",
-    ];
-    if time::parse_go_duration(s).is_some() {
-        return true;
-    }
-    let at = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
-    let unit = s[at..].trim().to_lowercase();
-    let singular = unit.strip_suffix('s').unwrap_or(&unit);
-    at > 0 && (UNITS.contains(&unit.as_str()) || UNITS.contains(&singular))
 }
 
 fn is_date_time(s: &str) -> bool {

@@ -8,11 +8,11 @@ use crate::{
     negotiate::{self, Accept},
     openapi,
     payload::{content_type, decode_text, read_body, read_patch},
-    request::{Query, RequestInfo},
+    request::{Query, RequestInfo, invalid_options},
     respond, review, watching,
 };
 use bytes::Bytes;
-use coracle_meta::{Status, json as strict};
+use coracle_meta::{Status, json as strict, status::FieldError};
 use coracle_registry::{
     delete::{DeleteOptions, Deleted, Propagation},
     write::{FieldWriter, WriteOptions, Written},
@@ -45,11 +45,14 @@ pub(crate) async fn handle(
     if info.verb.is_empty() {
         return Err(not_allowed());
     }
-    if kind.namespaced()
-        && info.namespace.is_empty()
-        && !["list", "watch", "deletecollection"].contains(&info.verb.as_str())
-        && !is_review(&kind)
-    {
+    let no_namespace = kind.namespaced() && info.namespace.is_empty() && !is_review(&kind);
+    match info.verb.as_str() {
+        "create" if no_namespace => return Err(not_allowed()),
+        "list" | "watch" | "deletecollection" => {}
+        _ if no_namespace => return Err(Status::no_such_resource()),
+        _ => {}
+    }
+    if !kind.namespaced() && !info.namespace.is_empty() && info.resource != "namespaces" {
         return Err(Status::no_such_resource());
     }
     let query = Query::of(request);
@@ -142,7 +145,9 @@ impl Call<'_> {
         if !served {
             return Err(not_allowed());
         }
-        if self.info.name.is_empty() && ["update", "patch"].contains(&verb) {
+        // Objects are created in their collection, and changed by their name.
+        let named = !self.info.name.is_empty();
+        if (!named && ["update", "patch"].contains(&verb)) || (named && verb == "create") {
             return Err(not_allowed());
         }
         match verb {
@@ -227,7 +232,7 @@ impl Call<'_> {
     }
 
     async fn create(&self) -> Reply {
-        let input = read_body(self.server, self.request)?;
+        let mut input = read_body(self.server, self.request)?;
         if is_review(&self.kind) {
             let registry = &self.server.registry;
             if self.kind.kind == "Binding" {
@@ -249,8 +254,27 @@ impl Call<'_> {
             return Err(Status::no_such_resource());
         }
         let o = self.write_options()?;
+        self.stamp_requester(&mut input.value);
         let w = self.server.registry.create(&self.kind, self.place(), None, input, &o).await?;
         self.written(&w)
+    }
+
+    /// Who asks for a certificate is who sends the request, whatever the request says.
+    fn stamp_requester(&self, v: &mut Value) {
+        let request = ("certificates.k8s.io", "certificatesigningrequests");
+        if (self.kind.group.as_str(), self.kind.plural.as_str()) != request {
+            return;
+        }
+        let Some(spec) = v["spec"].as_object_mut() else { return };
+        for (field, value) in [
+            ("username", json!(self.identity.user)),
+            ("groups", json!(self.identity.groups)),
+            ("uid", json!(self.identity.uid)),
+        ] {
+            spec.insert(field.into(), value);
+        }
+        spec.remove("extra");
+        spec.retain(|_, v| *v != "");
     }
 
     async fn update(&self, subresource: &str) -> Reply {
@@ -268,10 +292,8 @@ impl Call<'_> {
             return self.apply().await;
         }
         if self.query.flag("force") {
-            return Err(self.invalid_options(
-                "PatchOptions",
-                "force: Forbidden: may not be specified for non-apply patch",
-            ));
+            let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+            return Err(invalid_options("PatchOptions", error));
         }
         let (patch, duplicates) = read_patch(self.request)?;
         let o = self.write_options()?;
@@ -286,26 +308,31 @@ impl Call<'_> {
     /// Server-side apply, which may create.
     async fn apply(&self) -> Reply {
         if self.query.get("fieldManager").is_none_or(str::is_empty) {
-            return Err(self.invalid_options(
-                "PatchOptions",
-                "fieldManager: Required value: is required for apply patch",
-            ));
+            let error = FieldError::required("fieldManager", "is required for apply patch");
+            return Err(invalid_options("PatchOptions", error));
         }
         let registry = &self.server.registry;
-        let input = decode_text(self.request.body(), true)?;
+        let mut input = decode_text(self.request.body(), true)?;
         let o = self.write_options()?;
         let (place, name) = (self.place(), self.info.name.as_str());
         if self.info.subresource.is_empty() && registry.get(&self.kind, place, name).is_err() {
             let create = RequestInfo { verb: "create".into(), ..self.info.clone() };
             self.server.rbac.authorize(self.identity, &create)?;
+            self.stamp_requester(&mut input.value);
         }
         let force = self.query.flag("force");
         let w = registry.apply(&self.kind, place, name, input, force, &o).await?;
         self.written(&w)
     }
 
-    fn invalid_options(&self, options: &str, why: &str) -> Status {
-        Status::new(422, "Invalid", format!("{options}.meta.k8s.io \"\" is invalid: {why}"))
+    /// The name of the options that a write has.
+    fn options(&self) -> &'static str {
+        match self.info.verb.as_str() {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "delete" | "deletecollection" => "DeleteOptions",
+            _ => "PatchOptions",
+        }
     }
 
     /// Options of a write, with whose fields it writes: the manager that was named, or the program
@@ -314,21 +341,14 @@ impl Call<'_> {
         const LONGEST: usize = 128;
         let given = self.query.get("fieldManager").unwrap_or_default();
         let printable = |c: char| !c.is_control();
-        let wrong = |why: &str| {
-            let options = match self.info.verb.as_str() {
-                "create" => "CreateOptions",
-                "update" => "UpdateOptions",
-                _ => "PatchOptions",
-            };
-            self.invalid_options(options, why)
-        };
         if given.len() > LONGEST {
-            return Err(wrong("fieldManager: Too long: may not be more than 128 bytes"));
+            let error = FieldError::too_long("fieldManager", LONGEST as u64);
+            return Err(invalid_options(self.options(), error));
         }
-        if !given.chars().all(printable) {
-            return Err(wrong(&format!(
-                "fieldManager: Invalid value: {given:?}: should only contain printable characters"
-            )));
+        if let Some((at, c)) = given.chars().enumerate().find(|(_, c)| !printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            let error = FieldError::invalid("fieldManager", given, why);
+            return Err(invalid_options(self.options(), error));
         }
         let agent = self.request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok());
         let program = agent.and_then(|a| a.split('/').next()).unwrap_or_default();
@@ -339,7 +359,7 @@ impl Call<'_> {
         };
         let manager = if manager.is_empty() { "unknown".into() } else { manager };
         let writer = Some(FieldWriter { manager, subresource: self.info.subresource.clone() });
-        Ok(WriteOptions { writer, ..self.query.write_options()? })
+        Ok(WriteOptions { writer, ..self.query.write_options(self.options())? })
     }
 
     fn delete_options(&self) -> Result<DeleteOptions, Status> {
@@ -355,19 +375,20 @@ impl Call<'_> {
             .or(self.query.get("orphanDependents").map(|v| v == "true"));
         let propagation = text(&given["propagationPolicy"])
             .or(self.query.get("propagationPolicy").map(Into::into));
+        if let (Some(_), Some(p)) = (orphan, &propagation) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let error = FieldError::invalid("propagationPolicy", p.as_str(), why);
+            return Err(invalid_options("DeleteOptions", error));
+        }
         let propagation = match propagation.as_deref() {
             None => orphan.map(|o| if o { Propagation::Orphan } else { Propagation::Background }),
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(o) => {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {o:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-                    ),
-                ));
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                let error = FieldError::not_supported("propagationPolicy", o, &known);
+                return Err(invalid_options("DeleteOptions", error));
             }
         };
         let grace =
@@ -383,7 +404,7 @@ impl Call<'_> {
             uid: text(&given["preconditions"]["uid"]),
             resource_version: text(&given["preconditions"]["resourceVersion"]),
             propagation,
-            dry_run: self.query.dry_run()? || dry_body,
+            dry_run: self.query.dry_run(self.options())? || dry_body,
         })
     }
 
@@ -456,7 +477,7 @@ impl Call<'_> {
                 let o = DeleteOptions {
                     grace_period_seconds: given["gracePeriodSeconds"].as_i64(),
                     uid: given["preconditions"]["uid"].as_str().map(Into::into),
-                    dry_run: self.query.dry_run()?,
+                    dry_run: self.query.dry_run(self.options())?,
                     ..DeleteOptions::default()
                 };
                 registry.evict(&self.kind, place, object, &o).await?;
@@ -503,7 +524,7 @@ impl Call<'_> {
     async fn bind(&self, pod: &str, binding: &Value) -> Reply {
         let kinds = self.server.registry.kinds();
         let pods = kinds.get("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
-        let o = self.query.write_options()?;
+        let o = self.query.write_options("PatchOptions")?;
         self.server.registry.bind(pods, &self.info.namespace, pod, binding, &o).await?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         self.value(StatusCode::CREATED, &status)

@@ -1,11 +1,12 @@
 //! What a request asks for: verb, kind and name from the path, options from the query.
 
-use coracle_meta::{FieldSelector, LabelSelector, Status};
+use coracle_meta::{FieldSelector, LabelSelector, Status, status::FieldError};
 use coracle_registry::{
     read::{ListOptions, Match},
     write::{FieldValidation, WriteOptions},
 };
 use http::{Method, Request};
+use serde_json::json;
 
 /// The parts of a request's path, as authorization sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,6 +146,11 @@ impl Query {
         self.0.iter().find(|(k, v)| k == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
 
+    /// Every value of a parameter.
+    fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(k, _)| k == name).map(|(_, v)| v.as_str()).collect()
+    }
+
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let bad = || {
@@ -187,20 +193,7 @@ impl Query {
                 Status::bad_request(format!("resourceVersion: Invalid value: {t:?}: strconv.ParseUint: parsing {t:?}: invalid syntax"))
             })?),
         };
-        let revision_match = match self.get("resourceVersionMatch") {
-            None => None,
-            Some("Exact") => Some(Match::Exact),
-            Some("NotOlderThan") => Some(Match::NotOlderThan),
-            Some(o) => {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "resourceVersionMatch: Unsupported value: {o:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-                    ),
-                ));
-            }
-        };
+        let revision_match = self.revision_match()?;
         let continue_token = self.get("continue").map(str::to_owned);
         Ok(ListOptions {
             labels,
@@ -212,37 +205,84 @@ impl Query {
         })
     }
 
+    /// `resourceVersionMatch`, which goes with other options only in some ways.
+    fn revision_match(&self) -> Result<Option<Match>, Status> {
+        const FIELD: &str = "resourceVersionMatch";
+        let refuse = |error| Err(invalid_options("ListOptions", error));
+        let forbid = |why: &str| refuse(FieldError::forbidden(FIELD, why));
+        let (given, initial) = (self.get(FIELD), self.get("sendInitialEvents").is_some());
+        if self.flag("watch") {
+            return match given {
+                Some("NotOlderThan") if initial => Ok(Some(Match::NotOlderThan)),
+                _ if initial => forbid(
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ),
+                Some(_) => forbid(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ),
+                None => Ok(None),
+            };
+        }
+        if initial {
+            let why = "sendInitialEvents is forbidden for list";
+            return refuse(FieldError::forbidden("sendInitialEvents", why));
+        }
+        let Some(given) = given else { return Ok(None) };
+        let revision = self.get("resourceVersion").unwrap_or_default();
+        if self.get("continue").is_some() {
+            return forbid("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if revision.is_empty() {
+            return forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        match given {
+            "Exact" if revision == "0" => {
+                forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+            }
+            "Exact" => Ok(Some(Match::Exact)),
+            "NotOlderThan" => Ok(Some(Match::NotOlderThan)),
+            other => {
+                let known = ["Exact", "NotOlderThan", ""];
+                refuse(FieldError::not_supported(FIELD, other, &known))
+            }
+        }
+    }
+
     /// Options of writes.
-    pub fn write_options(&self) -> Result<WriteOptions, Status> {
+    ///
+    /// # Errors
+    /// What is wrong with which, of options of this name.
+    pub fn write_options(&self, options: &str) -> Result<WriteOptions, Status> {
         let field_validation = match self.get("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
+            None | Some("" | "Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(o) => {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {o:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-                    ),
-                ));
+                let known = ["", "Ignore", "Strict", "Warn"];
+                let error = FieldError::not_supported("fieldValidation", o, &known);
+                return Err(invalid_options(options, error));
             }
         };
-        Ok(WriteOptions { dry_run: self.dry_run()?, field_validation, writer: None })
+        Ok(WriteOptions { dry_run: self.dry_run(options)?, field_validation, writer: None })
     }
 
     /// Whether nothing shall be stored.
-    pub fn dry_run(&self) -> Result<bool, Status> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(o) => Err(Status::new(
-                422,
-                "Invalid",
-                format!("dryRun: Unsupported value: {o:?}: supported values: \"All\""),
-            )),
+    ///
+    /// # Errors
+    /// What is wrong with it, in options of this name.
+    pub fn dry_run(&self, options: &str) -> Result<bool, Status> {
+        let all = self.all("dryRun");
+        if all.iter().any(|o| *o != "All") {
+            let error = FieldError::not_supported("dryRun", json!(all), &["All"]);
+            return Err(invalid_options(options, error));
         }
+        Ok(!all.is_empty())
     }
+}
+
+/// Options of a request are an object too: `CreateOptions`.
+pub(crate) fn invalid_options(options: &str, error: FieldError) -> Status {
+    Status::invalid("meta.k8s.io", options, "", vec![error])
 }
 
 #[cfg(test)]

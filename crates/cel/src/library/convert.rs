@@ -13,7 +13,7 @@ fn to_int<'a>(args: Args<'_, 'a>) -> Output<'a> {
         [Val::Double(d)] => (*d > -9_223_372_036_854_775_808.0 && *d < 9_223_372_036_854_775_807.0)
             .then_some(*d as i64),
         [Val::String(s)] => {
-            return s.parse().map(Val::Int).map_err(|_| number_error("ParseInt", s));
+            return s.parse().map(Val::Int).map_err(|_| unreadable("int"));
         }
         [Val::Timestamp(t)] => Some(t.as_second()),
         [Val::Duration(d)] => Some(*d),
@@ -22,11 +22,8 @@ fn to_int<'a>(args: Args<'_, 'a>) -> Output<'a> {
     n.map(Val::Int).ok_or_else(|| err(RANGE))
 }
 
-fn number_error(function: &str, s: &str) -> crate::EvalError {
-    let body = s.strip_prefix(['-', '+']).unwrap_or(s);
-    let digits = !body.is_empty() && body.bytes().all(|b| b.is_ascii_digit());
-    let why = if digits { "value out of range" } else { "invalid syntax" };
-    err(format!("strconv.{function}: parsing {s:?}: {why}"))
+fn unreadable(to: &str) -> crate::EvalError {
+    err(format!("type conversion error from 'string' to '{to}'"))
 }
 
 fn to_uint<'a>(args: Args<'_, 'a>) -> Output<'a> {
@@ -35,7 +32,7 @@ fn to_uint<'a>(args: Args<'_, 'a>) -> Output<'a> {
         [Val::Int(i)] => u64::try_from(*i).ok(),
         [Val::Double(d)] => (*d >= 0.0 && *d < 18_446_744_073_709_551_615.0).then_some(*d as u64),
         [Val::String(s)] => {
-            return s.parse().map(Val::Uint).map_err(|_| number_error("ParseUint", s));
+            return s.parse().map(Val::Uint).map_err(|_| unreadable("uint"));
         }
         _ => return bad_arguments(),
     };
@@ -47,12 +44,12 @@ fn to_double<'a>(args: Args<'_, 'a>) -> Output<'a> {
         [Val::Double(d)] => *d,
         [Val::Int(i)] => *i as f64,
         [Val::Uint(u)] => *u as f64,
-        [Val::String(s)] => s.parse().map_err(|_| number_error("ParseFloat", s))?,
+        [Val::String(s)] => s.parse().map_err(|_| unreadable("double"))?,
         _ => return bad_arguments(),
     }))
 }
 
-/// A float as Go prints it by default (`%g`).
+/// A float as Go prints it with the fewest digits (`%g`): without an exponent below a million.
 pub(crate) fn double_text(d: f64) -> String {
     if d.is_nan() {
         return "NaN".into();
@@ -60,12 +57,12 @@ pub(crate) fn double_text(d: f64) -> String {
     if d.is_infinite() {
         return if d > 0.0 { "+Inf".into() } else { "-Inf".into() };
     }
-    let exponent = if d == 0.0 { 0 } else { d.abs().log10().floor() as i32 };
-    if (-4..21).contains(&exponent) {
-        return d.to_string();
-    }
     let text = format!("{d:e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let size: i32 = exponent.parse().unwrap_or_default();
+    if (-4..6).contains(&size) {
+        return d.to_string();
+    }
     let (sign, number) = match exponent.strip_prefix('-') {
         Some(n) => ('-', n),
         None => ('+', exponent),
@@ -95,7 +92,7 @@ fn to_bool<'a>(args: Args<'_, 'a>) -> Output<'a> {
         [Val::String(s)] => match s.as_ref() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Val::Bool(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Val::Bool(false)),
-            s => Err(err(format!("strconv.ParseBool: parsing {s:?}: invalid syntax"))),
+            _ => Err(unreadable("bool")),
         },
         _ => bad_arguments(),
     }
@@ -114,7 +111,7 @@ fn to_timestamp<'a>(args: Args<'_, 'a>) -> Output<'a> {
         [Val::Timestamp(t)] => Ok(Val::Timestamp(*t)),
         [Val::String(s)] => meta_time::parse_rfc3339(s)
             .map(Val::Timestamp)
-            .ok_or_else(|| err(format!("parsing time {s:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {s:?} as \"2006\""))),
+            .ok_or_else(|| unreadable("google.protobuf.Timestamp")),
         [Val::Int(i)] => jiff::Timestamp::from_second(*i)
             .map(Val::Timestamp)
             .map_err(|_| err("timestamp overflow")),
@@ -129,7 +126,7 @@ fn to_duration<'a>(args: Args<'_, 'a>) -> Output<'a> {
         [Val::String(s)] => meta_time::parse_go_duration(s)
             .and_then(|d| i64::try_from(d.as_nanos()).ok())
             .map(Val::Duration)
-            .ok_or_else(|| err(format!("time: invalid duration {s:?}"))),
+            .ok_or_else(|| unreadable("google.protobuf.Duration")),
         _ => bad_arguments(),
     }
 }

@@ -10,11 +10,12 @@ pub struct Format(usize);
 
 type Check = fn(&str) -> Vec<String>;
 
-/// A check of a prefix: the end of a name may be generated, so one dash at the end is fine.
+/// A check of a prefix: the end of a name may be generated, so a dash at the end is fine, and
+/// upstream does not look at what is before that dash either.
 fn prefix(s: &str, check: Check) -> Vec<String> {
-    check(&match s.strip_suffix('-') {
-        Some(rest) => format!("{rest}a"),
-        None => s.to_owned(),
+    check(&match s.strip_suffix('-').map(|rest| (rest, rest.char_indices().next_back())) {
+        Some((rest, Some((at, _)))) => format!("{}a", &rest[..at]),
+        _ => s.to_owned(),
     })
 }
 
@@ -46,7 +47,7 @@ const FORMATS: [(&str, Check); 13] = [
     ("uri", |s| {
         let is_url = super::function("isURL")
             .is_some_and(|f| matches!(f(&[Val::text(s)]), Ok(Val::Bool(true))));
-        one(is_url, "invalid URL")
+        one(is_url, &format!("parse {s:?}: invalid URI for request"))
     }),
     ("uuid", |s| one(is_uuid(s), "does not match the UUID format")),
     ("byte", |s| one(is_byte(s), "invalid base64")),

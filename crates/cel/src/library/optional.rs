@@ -1,7 +1,21 @@
 //! Values that may be none.
 
-use super::{Function, bad_arguments, err};
+use super::{Args, Function, Output, bad_arguments, err};
 use crate::value::Val;
+
+/// What is there, of a list of values that may be none.
+fn unwrap<'a>(args: Args<'_, 'a>) -> Output<'a> {
+    let [Val::List(list)] = args else { return bad_arguments() };
+    let mut there = vec![];
+    for item in list.items() {
+        match item {
+            Val::Optional(None) => {}
+            Val::Optional(Some(v)) => there.push(v.as_ref().clone()),
+            _ => return bad_arguments(),
+        }
+    }
+    Ok(Val::list(there))
+}
 
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("optional.of", |a| match a {
@@ -14,6 +28,8 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
         _ => bad_arguments(),
     }),
     ("optional.none", |_| Ok(Val::Optional(None))),
+    ("optional.unwrap", unwrap),
+    ("unwrapOpt", unwrap),
     ("value", |a| match a {
         [Val::Optional(Some(v))] => Ok(v.as_ref().clone()),
         [Val::Optional(None)] => Err(err("optional.none() dereference")),

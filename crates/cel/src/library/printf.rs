@@ -110,10 +110,20 @@ fn scientific(d: f64, digits: usize) -> String {
     let text = format!("{d:.digits$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, number) = match exponent.strip_prefix('-') {
-        Some(n) => ('-', n),
-        None => ('+', exponent),
+        Some(n) => ("⁻", n),
+        None => ("⁰", exponent),
     };
-    format!("{mantissa}e{sign}{number:0>2}")
+    const RAISED: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let raised = number.bytes().map(|d| RAISED[usize::from(d - b'0') % 10]);
+    format!("{mantissa}×10{sign}{}", raised.collect::<String>())
+}
+
+/// What is in a list or map: text in quotes.
+fn quoted(v: &Val<'_>) -> String {
+    match v {
+        Val::String(s) => format!("{s:?}"),
+        v => text(v),
+    }
 }
 
 fn text(v: &Val<'_>) -> String {
@@ -129,7 +139,7 @@ fn text(v: &Val<'_>) -> String {
         Val::Timestamp(t) => t.to_string(),
         Val::Duration(d) => super::time::duration_text(*d),
         Val::List(l) => {
-            let items: Vec<String> = l.items().iter().map(text).collect();
+            let items: Vec<String> = l.items().iter().map(quoted).collect();
             format!("[{}]", items.join(", "))
         }
         Val::Map(m) => {
@@ -138,10 +148,10 @@ fn text(v: &Val<'_>) -> String {
                 .iter()
                 .map(|(k, v)| {
                     let k = match k {
-                        Key::String(s) => s.to_string(),
+                        Key::String(s) => quoted(&Val::text(s.to_string())),
                         other => other.to_string(),
                     };
-                    format!("{k}: {}", text(v))
+                    format!("{k}:{}", quoted(v))
                 })
                 .collect();
             entries.sort();

@@ -42,10 +42,7 @@ pub(super) fn index_of<'a>(args: Args<'_, 'a>) -> Output<'a> {
         return Ok(Val::Int(from));
     }
     let (s, sub) = (chars(s), chars(sub));
-    let start = usize::try_from(from)
-        .ok()
-        .filter(|i| *i < s.len() || *i == 0)
-        .ok_or_else(|| out_of_range(from))?;
+    let start = usize::try_from(from).map_err(|_| out_of_range(from))?;
     let found = s.windows(sub.len()).skip(start).position(|w| w == sub);
     Ok(Val::Int(found.map_or(-1, |i| number(i + start))))
 }
@@ -60,9 +57,11 @@ pub(super) fn last_index_of<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let (s, sub) = (chars(s), chars(sub));
     let end = match from {
         None => s.len(),
-        Some(i) => {
-            usize::try_from(i).ok().filter(|i| *i < s.len()).ok_or_else(|| out_of_range(i))?
-        }
+        Some(i) => match usize::try_from(i) {
+            Ok(i) if i < s.len() => i,
+            Ok(_) => return Ok(Val::Int(-1)),
+            Err(_) => return Err(out_of_range(i)),
+        },
     };
     if sub.is_empty() {
         return Ok(Val::Int(number(end)));
@@ -167,7 +166,12 @@ fn quote(s: &str) -> String {
 }
 
 fn regex(p: &str) -> Result<std::sync::Arc<regex::Regex>, EvalError> {
-    pattern::cached(p).map_err(|e| err(format!("error parsing regexp: {e}")))
+    pattern::cached(p).map_err(|e| err(pattern::fault(p, &e)))
+}
+
+/// As [`regex`], with the words of Kubernetes' own functions.
+fn readable(p: &str) -> Result<std::sync::Arc<regex::Regex>, EvalError> {
+    pattern::cached(p).map_err(|e| err(format!("Illegal regex: {}", pattern::fault(p, &e))))
 }
 
 fn matches<'a>(args: Args<'_, 'a>) -> Output<'a> {
@@ -179,7 +183,7 @@ fn matches<'a>(args: Args<'_, 'a>) -> Output<'a> {
 
 fn find<'a>(args: Args<'_, 'a>) -> Output<'a> {
     let [Val::String(s), Val::String(p)] = args else { return bad_arguments() };
-    let found = regex(p).map_err(|_| err(format!("Illegal regex: {p}")))?;
+    let found = readable(p)?;
     Ok(Val::text(found.find(s).map_or("", |m| m.as_str()).to_owned()))
 }
 
@@ -190,7 +194,7 @@ fn find_all<'a>(args: Args<'_, 'a>) -> Output<'a> {
         _ => return bad_arguments(),
     };
     let limit = usize::try_from(n).unwrap_or(usize::MAX);
-    let re = regex(p).map_err(|_| err(format!("Illegal regex: {p}")))?;
+    let re = readable(p)?;
     let all = re.find_iter(s).take(limit).map(|m| Val::text(m.as_str().to_owned()));
     Ok(Val::list(all.collect()))
 }

@@ -64,5 +64,5 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("getHours", |a| part(a, |t| t.hour().into(), Some(|d| d / (3600 * NANOS)))),
     ("getMinutes", |a| part(a, |t| t.minute().into(), Some(|d| d / (60 * NANOS)))),
     ("getSeconds", |a| part(a, |t| t.second().into(), Some(|d| d / NANOS))),
-    ("getMilliseconds", |a| part(a, |t| t.millisecond().into(), Some(|d| d / 1_000_000 % 1000))),
+    ("getMilliseconds", |a| part(a, |t| t.millisecond().into(), Some(|d| d / 1_000_000))),
 ];

@@ -374,10 +374,11 @@ impl Checker<'_> {
 
     fn rule(&mut self, r: &Value, schema: &Schema, at: &str, count: u64, context: &Context) {
         let env = env(schema, r["optionalOldSelf"] == true);
-        let shown = || {
-            json!({"Rule": r["rule"], "Message": text(r, "message"),
-                "MessageExpression": text(r, "messageExpression"), "Reason": r["reason"],
-                "FieldPath": text(r, "fieldPath"), "OptionalOldSelf": r["optionalOldSelf"]})
+        let wrong_rule = |at: String, why: String| FieldError {
+            kind: FieldErrorKind::Invalid,
+            path: at,
+            value: None,
+            detail: format!("{}: {why}", shown(r)),
         };
         let rule_at = format!("{at}.rule");
         let source = text(r, "rule");
@@ -388,7 +389,7 @@ impl Checker<'_> {
                     Wrong::Faults(f) => format!("compilation failed: {f}"),
                     Wrong::Type => "cel expression must evaluate to a bool".into(),
                 };
-                self.errors.push(FieldError::invalid(rule_at, shown(), why));
+                self.errors.push(wrong_rule(rule_at, why));
                 return;
             }
         };
@@ -406,7 +407,7 @@ impl Checker<'_> {
             let why = format!(
                 "oldSelf cannot be used on the uncorrelatable portion of the schema within {lost}"
             );
-            self.errors.push(FieldError::invalid(rule_at, shown(), why));
+            self.errors.push(wrong_rule(rule_at, why));
         }
         if !uses_old && !r["optionalOldSelf"].is_null() {
             let path = format!("{at}.optionalOldSelf");
@@ -432,7 +433,7 @@ impl Checker<'_> {
                     Wrong::Faults(f) => format!("messageExpression compilation failed: {f}"),
                     Wrong::Type => "messageExpression must evaluate to a string".into(),
                 };
-                self.errors.push(FieldError::invalid(at, shown(), why));
+                self.errors.push(wrong_rule(at, why));
             }
         }
     }
@@ -650,4 +651,19 @@ pub fn skipped() -> FieldError {
         Value::Null,
         "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
     )
+}
+
+/// A rule as upstream's messages show it: Go's struct, written as JSON by Go.
+fn shown(r: &Value) -> String {
+    let fields = [
+        ("Rule", json!(text(r, "rule"))),
+        ("Message", json!(text(r, "message"))),
+        ("MessageExpression", json!(text(r, "messageExpression"))),
+        ("Reason", r["reason"].clone()),
+        ("FieldPath", json!(text(r, "fieldPath"))),
+        ("OptionalOldSelf", r["optionalOldSelf"].clone()),
+    ];
+    let fields: Vec<String> = fields.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
+    let escaped = fields.join(",").replace('<', "\\u003c").replace('>', "\\u003e");
+    format!("{{{}}}", escaped.replace('&', "\\u0026"))
 }

@@ -3,7 +3,7 @@
 
 use super::{build, rules, text, texts};
 use crate::{decode, defaults, types::Arena, validate};
-use coracle_meta::status::FieldError;
+use coracle_meta::status::{FieldError, FieldErrorKind};
 use serde_json::{Map, Value, json};
 
 /// The schemas of a definition before an update: what they were allowed, they still are.
@@ -225,6 +225,7 @@ const JUNCTORS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 fn value_validations(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
     if let Some(p) = s["pattern"].as_str() {
         if let Err(e) = coracle_meta::pattern::compile(p) {
+            let e = coracle_meta::pattern::fault(p, &e);
             let why = format!("must be a valid regular expression, but isn't: {e}");
             errors.push(FieldError::invalid(format!("{at}.pattern"), p, why));
         }
@@ -311,43 +312,33 @@ fn nested(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Every field that a junctor names must stand in the structure.
+/// Every field that a junctor of the root names must stand in the structure. (Upstream looks at
+/// no other node's.)
 fn complete(s: &Value, nested_in: &Value, at: &str, inner_at: &str, errors: &mut Vec<FieldError>) {
-    let spine = std::ptr::eq(s, nested_in);
-    let mut within = |inner: &Value, path: String| complete(s, inner, at, &path, errors);
-    for field in JUNCTORS {
-        for (i, inner) in nested_in[field].as_array().into_iter().flatten().enumerate() {
-            within(inner, format!("{inner_at}.{field}[{i}]"));
-        }
+    let root = std::ptr::eq(s, nested_in);
+    let junctors = JUNCTORS.iter().flat_map(|field| {
+        let all = nested_in[field].as_array().into_iter().flatten().enumerate();
+        all.map(move |(i, inner)| (inner, format!("{inner_at}.{field}[{i}]")))
+    });
+    let not = nested_in["not"].is_object().then(|| (&nested_in["not"], format!("{inner_at}.not")));
+    for (inner, path) in junctors.chain(not) {
+        complete(s, inner, at, &path, errors);
     }
-    if nested_in["not"].is_object() {
-        within(&nested_in["not"], format!("{inner_at}.not"));
+    if root {
+        return;
     }
-    for (name, p) in nested_in["properties"].as_object().into_iter().flatten() {
-        let (own, path) = (&s["properties"][name], format!("{at}.properties[{name}]"));
-        let inner_path = format!("{inner_at}.properties[{name}]");
+    let properties = nested_in["properties"].as_object().into_iter().flatten();
+    let properties = properties.map(|(n, p)| (&s["properties"][n], p, format!(".properties[{n}]")));
+    let items = nested_in["items"].is_object();
+    let items = items.then(|| (&s["items"], &nested_in["items"], ".items".to_owned()));
+    for (own, inner, step) in properties.chain(items) {
+        let (path, inner_path) = (format!("{at}{step}"), format!("{inner_at}{step}"));
         if own.is_object() {
-            complete(own, if spine { own } else { p }, &path, &inner_path, errors);
+            complete(own, inner, &path, &inner_path, errors);
         } else {
             let why = format!("because it is defined in {inner_path}");
             errors.push(FieldError::required(path, why));
         }
-    }
-    if nested_in["items"].is_object() {
-        let inner_path = format!("{inner_at}.items");
-        let own = &s["items"];
-        if own.is_object() {
-            let next = if spine { own } else { &nested_in["items"] };
-            complete(own, next, &format!("{at}.items"), &inner_path, errors);
-        } else {
-            let why = format!("because it is defined in {inner_path}");
-            errors.push(FieldError::required(format!("{at}.items"), why));
-        }
-    }
-    let additional = &s["additionalProperties"];
-    if spine && additional.is_object() {
-        let path = format!("{at}.additionalProperties");
-        complete(additional, additional, &path, &path, errors);
     }
 }
 
@@ -583,12 +574,19 @@ fn default_values(s: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(&*path, given.clone(), why));
         }
         for e in &report.errors {
-            let at = join(&path, &e.path);
-            errors.push(validate::type_error(&decode::TypeError { path: at, ..e.clone() }));
+            let mut wrong = validate::type_error(e);
+            wrong.path = join(&path, &e.path);
+            errors.push(wrong);
         }
         if report.errors.is_empty() {
             defaults::apply(&arena, &slot, &mut v);
-            errors.extend(validate::validate(&arena, &slot, &v, &path));
+            let mut wrong = validate::validate(&arena, &slot, &v, "");
+            // What upstream does not look at in a default.
+            wrong.retain(|e| e.kind != FieldErrorKind::Duplicate);
+            for e in &mut wrong {
+                e.path = join(&path, &e.path);
+            }
+            errors.extend(wrong);
         }
     }
     for (name, p) in s["properties"].as_object().into_iter().flatten() {
