@@ -1,7 +1,7 @@
 //! The built-in admission steps: namespace lifecycle, service accounts, priority, default
 //! tolerations. Webhooks and policies follow upstream's order around them when they come.
 
-use crate::Registry;
+use crate::{Registry, write::set_or_remove};
 use coracle_meta::{Status, json as path};
 use coracle_schema::Kind;
 use coracle_store::Key;
@@ -30,6 +30,23 @@ pub(crate) fn create(
         }
     }
     Ok(())
+}
+
+/// Runs on update: what admission set on create, a writer need not repeat.
+pub(crate) fn update(r: &Registry, kind: &Kind, subresource: &str, old: &Value, v: &mut Value) {
+    if !kind.group.is_empty() || kind.plural != "pods" || !subresource.is_empty() {
+        return;
+    }
+    if r.admits_by("Priority") {
+        for f in ["priority", "preemptionPolicy"] {
+            if v["spec"][f].is_null() {
+                set_or_remove(&mut v["spec"], f, old["spec"][f].clone());
+            }
+        }
+    }
+    if r.admits_by("DefaultTolerationSeconds") {
+        default_tolerations(v);
+    }
 }
 
 fn lookup(r: &Registry, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {

@@ -118,15 +118,6 @@ pub(crate) fn prepare_update(
             Ok(())
         }
         ("apiextensions.k8s.io/customresourcedefinitions", "") => crd_update(new),
-        ("/pods", "") => {
-            // What admission set on create, a writer need not repeat.
-            for f in ["priority", "preemptionPolicy"] {
-                if new["spec"][f].is_null() {
-                    set_or_remove(&mut new["spec"], f, old["spec"][f].clone());
-                }
-            }
-            Ok(())
-        }
         ("/pods", "status") => {
             // The Quality-of-Service class is fixed at creation.
             set_or_remove(&mut new["status"], "qosClass", old["status"]["qosClass"].clone());

@@ -2,27 +2,24 @@
 //! built-in kinds, with upstream's paths and words.
 
 use crate::CRDS;
+mod updates;
+
 use coracle_meta::{
-    json as path, name,
+    name,
     status::{FieldError, FieldErrorKind},
 };
-use coracle_schema::{
-    Kind, Pack, Type,
-    rules::Mode,
-    validate::{self, changed},
-};
+use coracle_schema::{Kind, Pack, Type, rules::Mode, validate};
 use serde_json::Value;
-use std::collections::BTreeSet;
 
 type Rule = fn(&Value, Option<&Value>, &mut Vec<FieldError>);
 
-const IMMUTABLE: &str = "field is immutable";
-
 /// What the table of rules beside the schema cannot say.
 const RULES: &[(&str, &[Rule])] = &[
-    ("/pods", &[pod_update]),
+    ("/pods", &[updates::pod]),
+    ("/persistentvolumeclaims", &[updates::claim]),
+    ("/persistentvolumes", &[updates::volume]),
     ("apps/statefulsets", &[claimed_volumes]),
-    ("batch/jobs", &[job_update]),
+    ("batch/jobs", &[updates::job]),
     (CRDS, &[|v, old, e| e.extend(coracle_schema::crd::check(v, old))]),
 ];
 
@@ -227,16 +224,6 @@ fn labels(map: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn fixed(v: &Value, old: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) {
-    if old.is_some_and(|o| changed(o, v, field)) {
-        errors.push(FieldError::invalid(
-            field,
-            path::get(v, field).cloned().unwrap_or(Value::Null),
-            IMMUTABLE,
-        ));
-    }
-}
-
 /// Volumes that the pods of a StatefulSet get from its claim templates may be mounted.
 fn claimed_volumes(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
     let claims =
@@ -245,61 +232,4 @@ fn claimed_volumes(v: &Value, _: Option<&Value>, errors: &mut Vec<FieldError>) {
         e.kind != FieldErrorKind::NotFound
             || !claims.iter().any(|c| Some(&c["metadata"]["name"]) == e.value.as_ref())
     });
-}
-
-/// What of a Job may not change.
-fn job_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let Some(old) = old else { return };
-    if old["spec"]["suspend"] != true {
-        fixed(v, Some(old), "spec.template", errors);
-    }
-}
-
-/// Only a few fields of a pod's spec may change.
-fn pod_update(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let Some(old) = old else { return };
-    let rest = |v: &Value| {
-        let mut spec = v["spec"].clone();
-        let Some(map) = spec.as_object_mut() else { return Value::Null };
-        for f in [
-            "activeDeadlineSeconds",
-            "tolerations",
-            "schedulingGates",
-            "terminationGracePeriodSeconds",
-            "ephemeralContainers",
-        ] {
-            map.remove(f);
-        }
-        // Binding assigns the node once.
-        if old["spec"]["nodeName"].is_null() {
-            map.remove("nodeName");
-        }
-        for f in ["containers", "initContainers"] {
-            for c in map
-                .get_mut(f)
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_object_mut)
-            {
-                c.remove("image");
-                c.remove("imagePullPolicy");
-                c.remove("resources");
-            }
-        }
-        // A gated pod may narrow where it runs.
-        if old["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
-            map.remove("nodeSelector");
-            map.remove("affinity");
-        }
-        spec
-    };
-    let (new, was) = (rest(v), rest(old));
-    let keys =
-        [&new, &was].into_iter().filter_map(Value::as_object).flatten().map(|(k, _)| k.as_str());
-    let changed: BTreeSet<&str> = keys.filter(|k| new.get(*k) != was.get(*k)).collect();
-    if !changed.is_empty() {
-        let list: Vec<&str> = changed.into_iter().collect();
-        errors.push(FieldError::forbidden("spec", format!("pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative); changed: {}", list.join(", "))));
-    }
 }

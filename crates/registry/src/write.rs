@@ -283,6 +283,7 @@ impl Registry {
                 }
                 (None, None) => before.clone(),
             };
+            admission::update(self, kind, subresource, &old, &mut new);
             strategy::prepare_update(self, kind, subresource, &old, &mut new)?;
             defaults::apply(kind.arena(), kind.root(), &mut new);
             strategy::after_defaults(kind, &mut new);

@@ -335,6 +335,6 @@ mod tests {
             assert!(Query::of(&r).list_options().is_err(), "{q}");
         }
         let r = Request::builder().uri("/x?dryRun=Some").body(()).unwrap();
-        assert!(Query::of(&r).write_options().is_err());
+        assert!(Query::of(&r).write_options("CreateOptions").is_err());
     }
 }

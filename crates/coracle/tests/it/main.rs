@@ -15,4 +15,5 @@ mod kubectl;
 mod protobuf;
 mod provisioning;
 mod python;
+mod upstream;
 mod workloads;
