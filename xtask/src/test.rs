@@ -4,8 +4,10 @@ use crate::{run as command, schemas};
 use anyhow::{Result, bail};
 use std::{path::Path, process::Command, time::Instant};
 
-/// The Python client that the black-box tests use.
-const PYTHON_CLIENT: &str = "kubernetes==37.0.2";
+/// The clients that the black-box tests use, from PyPI and npm. (Version 2 of the latter needs a
+/// newer node than distributions have.)
+const PYTHON_CLIENTS: [&str; 2] = ["kubernetes==37.0.2", "kubernetes_asyncio==36.1.0"];
+const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
 
 fn step(name: &str, f: impl FnOnce() -> Result<()>) -> Result<()> {
     let started = Instant::now();
@@ -40,30 +42,44 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     step("tests", || command(&mut cargo(&["test", "--workspace"])))
 }
 
-/// kubectl from the PATH or Debian's package `kubernetes-client`; the Python client in
-/// `target/python`.
+/// kubectl and node from the PATH or from Debian; clients of other languages in `target/`.
 fn set_up(root: &Path) -> Result<()> {
     let works = |program: &str, arg: &str| {
         Command::new(program).arg(arg).output().is_ok_and(|o| o.status.success())
     };
-    if !works("kubectl", "help") {
-        println!("    installing Debian's kubernetes-client");
-        command(Command::new("apt-get").args([
-            "install",
-            "--yes",
-            "--quiet",
-            "kubernetes-client",
-        ]))?;
+    for (program, arg, packages) in
+        [("kubectl", "help", &["kubernetes-client"][..]), ("npm", "--version", &["nodejs", "npm"])]
+    {
+        if !works(program, arg) {
+            println!("    installing Debian's {}", packages.join(" and "));
+            let mut install = Command::new("apt-get");
+            command(install.args(["install", "--yes", "--quiet"]).args(packages))?;
+        }
     }
-    let python = root.join("target/python");
-    if !python.join("ok").exists() {
-        println!("    installing PyPI {PYTHON_CLIENT} into target/python");
-        std::fs::create_dir_all(root.join("target"))?;
-        command(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
-        command(Command::new(python.join("bin/pip")).args(["install", "--quiet", PYTHON_CLIENT]))?;
-        std::fs::write(python.join("ok"), "")?;
+    let target = root.join("target");
+    std::fs::create_dir_all(&target)?;
+    once(&target.join("python"), &PYTHON_CLIENTS.join(" "), |python| {
+        command(Command::new("python3").args(["-m", "venv"]).arg(python))?;
+        let mut pip = Command::new(python.join("bin/pip"));
+        command(pip.args(["install", "--quiet"]).args(PYTHON_CLIENTS))
+    })?;
+    once(&target.join("javascript"), JAVASCRIPT_CLIENT, |directory| {
+        std::fs::create_dir_all(directory)?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        command(npm.arg("--prefix").arg(directory).arg(JAVASCRIPT_CLIENT))
+    })
+}
+
+/// Fills a directory, unless it has what is wanted.
+fn once(directory: &Path, wanted: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mark = directory.join("installed");
+    if std::fs::read_to_string(&mark).is_ok_and(|there| there == wanted) {
+        return Ok(());
     }
-    Ok(())
+    println!("    installing {wanted}");
+    fill(directory)?;
+    Ok(std::fs::write(mark, wanted)?)
 }
 
 /// The layers of ARCHITECTURE.md: a crate may depend on lower layers, and sideways where listed.

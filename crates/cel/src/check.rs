@@ -179,7 +179,7 @@ impl Checker<'_> {
     /// The common type of the items of a literal, which must be of one type.
     fn join(&mut self, e: &Expr, before: Option<Type>, ty: Type) -> Type {
         let Some(before) = before else { return ty };
-        if self.assignable(&[before.clone()], &[ty.clone()]) {
+        if self.assignable(std::slice::from_ref(&before), std::slice::from_ref(&ty)) {
             return self.general(before, ty);
         }
         let (wanted, found) = (self.resolve(&before, true), self.resolve(&ty, true));
@@ -202,7 +202,7 @@ impl Checker<'_> {
                 None => self.fault(e, format!("undefined field '{field}'")),
             },
             Type::Var(_) => {
-                self.assignable(&[Type::Dyn], &[target.clone()]);
+                self.assignable(&[Type::Dyn], std::slice::from_ref(&target));
                 Type::Dyn
             }
             Type::Dyn => Type::Dyn,
@@ -255,7 +255,7 @@ impl Checker<'_> {
     ) -> Type {
         if matches!(name, "_&&_" | "_||_") {
             for (arg, ty) in c.args.iter().zip(&args) {
-                if !self.assignable(&[ty.clone()], &[Type::Bool]) {
+                if !self.assignable(std::slice::from_ref(ty), &[Type::Bool]) {
                     let found = self.resolve(ty, true);
                     self.fault(arg, format!("expected type 'bool' but found '{found}'"));
                 }
@@ -324,7 +324,7 @@ impl Checker<'_> {
     }
 
     fn must_be(&mut self, e: &Expr, found: &Type, wanted: &Type) {
-        if !self.assignable(&[found.clone()], &[wanted.clone()]) {
+        if !self.assignable(std::slice::from_ref(found), std::slice::from_ref(wanted)) {
             let (wanted, found) = (self.resolve(wanted, true), self.resolve(found, true));
             self.fault(e, format!("expected type '{wanted}' but found '{found}'"));
         }

@@ -302,7 +302,7 @@ impl<'e> Coster<'e> {
         let place = self.place(&f.range);
         let list = matches!(self.ty(&f.range), Type::List(_));
         let local =
-            |name: &Box<str>, place, size| Local { name: name.clone(), place, size, entries: None };
+            |name: &str, place, size| Local { name: name.into(), place, size, entries: None };
         let values = self.child(place, &Step::Values);
         let keys = if list { None } else { self.child(place, &Step::Keys) };
         let (key_size, value_size) = (of.map(|o| o.key), of.map(|o| o.value));

@@ -161,7 +161,7 @@ fn errors_at_run_time() {
         ("1 % (self.replicas - 3) > 0", "modulus by zero"),
         ("9223372036854775807 + self.replicas > 0", "integer overflow"),
         (
-            "quantity('x').sign() > 0",
+            "sign(quantity('x')) > 0",
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),
         ("optional.none().value() == 1", "optional.none() dereference"),

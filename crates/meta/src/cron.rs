@@ -124,8 +124,8 @@ fn month_start(t: DateTime) -> Option<DateTime> {
 }
 
 fn field(text: &str, min: u32, max: u32, names: &[&str]) -> Result<u64, String> {
-    let parts = text.split(',').filter(|p| !p.is_empty());
-    parts.fold(Ok(0), |bits, part| Ok(bits? | range(part, min, max, names)?))
+    let mut parts = text.split(',').filter(|p| !p.is_empty());
+    parts.try_fold(0, |bits, part| Ok(bits | range(part, min, max, names)?))
 }
 
 /// A number as Go reads it.

@@ -163,7 +163,7 @@ fn is_credit_card(s: &str) -> bool {
                 _ => d * 2,
             })
             .sum();
-        (13..=19).contains(&v.len()) && luhn % 10 == 0
+        (13..=19).contains(&v.len()) && luhn.is_multiple_of(10)
     })
 }
 

@@ -437,7 +437,7 @@ fn unique(v: &Value, keys: &[Box<str>], at_item: bool, path: &str) -> Vec<FieldE
         if id.iter().all(|v| is_zero(v)) || seen.insert(format!("{id:?}")) {
             continue;
         }
-        errors.push(match (at_item, &keys[..]) {
+        errors.push(match (at_item, keys) {
             (false, [key]) if &**key != "." => {
                 FieldError::duplicate(format!("{path}[{i}].{key}"), id[0].clone())
             }
