@@ -156,7 +156,9 @@ fn aggregated(path: &str, headers: &HeaderMap, _: &Value) -> (u16, Value) {
 #[test]
 fn an_aggregated_server_answers_for_its_group() {
     let cluster = Cluster::start(&["--no-default-nodepool", "--in-memory"]);
-    runtime().block_on(async {
+    // The other server lives as long as this.
+    let runtime = runtime();
+    runtime.block_on(async {
         let c = client(&cluster.kubeconfig()).await;
         // As every aggregated server does, it learns from the cluster whose headers to believe.
         let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";

@@ -10,6 +10,7 @@ mod cluster;
 mod definitions;
 mod demo;
 mod durability;
+mod envtest;
 mod extension;
 mod golden;
 mod history;
