@@ -7,7 +7,7 @@ use crate::{
     types::{Arena, Limits, ListType, Slot, Type},
 };
 use coracle_meta::{
-    json,
+    json, name,
     status::{FieldError, FieldErrorKind},
 };
 use serde_json::{Map, Value};
@@ -100,6 +100,9 @@ fn check(
         }
         (Type::Object(id), Value::Object(map)) => {
             let def = arena.def(*id);
+            if def.embedded {
+                embedded(map, path, errors);
+            }
             for (name, slot) in &def.fields {
                 let old = old.and_then(|o| o.get(&**name));
                 match map.get(&**name) {
@@ -117,6 +120,37 @@ fn check(
             }
         }
         _ => {}
+    }
+}
+
+/// A whole object within another says what it is, and its labels are labels.
+fn embedded(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+    let text = |f: &str| map.get(f).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let at = join(path, "apiVersion");
+    if version.is_empty() {
+        errors.push(FieldError::required(at, ""));
+    } else if version.matches('/').count() > 1 {
+        let why = format!("unexpected GroupVersion string: {version}");
+        errors.push(FieldError::invalid(at, version, why));
+    }
+    let (at, faults) = (join(path, "kind"), name::check_label_1035(&kind.to_lowercase()));
+    if kind.is_empty() {
+        errors.push(FieldError::required(at, ""));
+    } else if !faults.is_empty() {
+        let why = format!("may have mixed case, but should otherwise match: {}", faults.join(","));
+        errors.push(FieldError::invalid(at, kind, why));
+    }
+    let labels = map.get("metadata").and_then(|m| m["labels"].as_object());
+    for (k, v) in labels.into_iter().flatten() {
+        let at = join(path, "metadata.labels");
+        for why in name::check_qualified_name(k) {
+            errors.push(FieldError::invalid(&*at, k.as_str(), why));
+        }
+        let v = v.as_str().unwrap_or_default();
+        for why in name::check_label_value(v) {
+            errors.push(FieldError::invalid(&*at, v, why));
+        }
     }
 }
 

@@ -114,9 +114,10 @@ fn plain(server: &Arc<Server>, info: &RequestInfo, request: &Request<Bytes>) -> 
             let counts: Vec<(String, usize)> = store
                 .resources()
                 .iter()
-                .map(|r| (r.trim_start_matches('/').to_owned(), store.snapshot(r).len()))
+                .map(|r| (r.to_string(), store.snapshot(r).len()))
                 .collect();
-            text(server.metrics.render(&counts))
+            let text = server.metrics.render(server.registry.minor(), &counts);
+            Ok(respond::with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
         }
         "/openapi/v2" => openapi::document_v2(server),
         "/openapi/v3" => Ok(respond::json(StatusCode::OK, &openapi::index(server))),

@@ -102,6 +102,7 @@ impl Server {
     ) -> Response<Body> {
         let started = Instant::now();
         let info = RequestInfo::of(&request);
+        let _underway = self.metrics.begin(&info);
         let response = match self.answer(identity, &info, &request).await {
             Ok(response) => response,
             Err(status) => respond::status(&status, request.headers()),

@@ -246,9 +246,18 @@ fn answers(c: &Cluster) {
     for raw in ["/healthz", "/livez", "/readyz"] {
         assert_eq!(c.kubectl(&["get", "--raw", raw]), "ok");
     }
-    assert!(
-        c.kubectl(&["get", "--raw", "/metrics"]).contains("apiserver_request_total{verb=\"LIST\"")
-    );
+    // What kubernetes-mixin's alerts and dashboards ask for.
+    let metrics = c.kubectl(&["get", "--raw", "/metrics"]);
+    for series in [
+        r#"apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="pods",scope="namespace",subresource="",verb="LIST",version="v1"}"#,
+        r#"apiserver_request_sli_duration_seconds_bucket{component="apiserver",dry_run="",group="",resource="pods",scope="namespace",subresource="",verb="LIST",version="v1",le="1"}"#,
+        r#"apiserver_current_inflight_requests{request_kind="mutating"}"#,
+        r#"apiserver_resource_objects{group="",resource="namespaces"} 4"#,
+        r#"kubernetes_build_info{git_version="v1.37"#,
+        "process_resident_memory_bytes",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
     let v: Value = serde_json::from_str(&c.kubectl(&["get", "--raw", "/openapi/v3"])).unwrap();
     assert!(v["paths"]["apis/apps/v1"]["serverRelativeURL"].is_string());
 }
