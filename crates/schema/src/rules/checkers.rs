@@ -40,7 +40,7 @@ const CHECKERS: &[(&str, Check)] = &[
     ("container-resource", container_resource),
     ("cron", |s| cron::Schedule::parse(s).err().into_iter().collect()),
     ("fqdn", fqdn),
-    ("fq-name", fqdn),
+    ("fq-name", fq_name),
     ("wildcard-dns", wildcard),
     ("domain-path", domain_path),
     ("uuid", |s| {
@@ -324,6 +324,15 @@ fn fqdn(s: &str) -> Vec<String> {
     let mut texts = name::check_subdomain(s.trim_end_matches('.'));
     if !s.trim_end_matches('.').contains('.') {
         texts.push("should be a domain with at least two segments separated by dots".into());
+    }
+    texts
+}
+
+/// The name of a webhook: below somebody's domain.
+fn fq_name(s: &str) -> Vec<String> {
+    let mut texts = name::check_subdomain(s);
+    if s.split('.').count() < 3 {
+        texts.push("should be a domain with at least three segments separated by dots".into());
     }
     texts
 }
