@@ -111,13 +111,28 @@ pub(super) fn service_update(r: &Registry, old: &Value, new: &mut Value) -> Resu
     if new["spec"]["type"] == "ExternalName" {
         return Ok(());
     }
-    for f in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-        if new["spec"][f].is_null() && !old["spec"][f].is_null() {
-            new["spec"][f] = old["spec"][f].clone();
-        }
-    }
+    keep_addresses(&old["spec"], &mut new["spec"]);
     allocate_node_ports(r, &mut new["spec"]);
     Ok(())
+}
+
+/// What was handed out, a writer need not repeat. Of `clusterIP` and `clusterIPs`, which say the same
+/// twice, the one that was changed counts.
+fn keep_addresses(old: &Value, new: &mut Value) {
+    let none = |v: &Value| v.is_null() || *v == "" || v.as_array().is_some_and(Vec::is_empty);
+    let had_ip = !none(&old["clusterIP"]);
+    let same = none(&new["clusterIPs"]) || new["clusterIPs"] == old["clusterIPs"];
+    if had_ip && same && none(&new["clusterIP"]) {
+        new["clusterIP"] = old["clusterIP"].clone();
+    }
+    if had_ip && same && new["clusterIP"] != old["clusterIP"] {
+        new["clusterIPs"] = json!([new["clusterIP"]]);
+    }
+    for f in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if none(&new[f]) && !none(&old[f]) {
+            new[f] = old[f].clone();
+        }
+    }
 }
 
 pub(super) fn services(r: &Registry) -> Vec<Value> {
