@@ -29,6 +29,15 @@ pub fn check(rule: NameRule, name: &str) -> Vec<String> {
     }
 }
 
+/// A base of generated names (`generateName`) as it is checked: what will follow a dash at its end is
+/// not known yet, and upstream lets the character before it go too.
+pub fn of_base(base: &str) -> String {
+    match base.strip_suffix('-').map(|rest| (rest, rest.char_indices().next_back())) {
+        Some((rest, Some((at, _)))) => format!("{}a", &rest[..at]),
+        _ => base.to_owned(),
+    }
+}
+
 fn too_long(max: usize, unit: &str) -> String {
     format!("must be no more than {max} {unit}")
 }

@@ -89,7 +89,7 @@ pub(crate) fn metadata(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<Field
         } else {
             let base = meta["generateName"].as_str().unwrap_or_default();
             if !base.is_empty() {
-                for e in name::check(kind.name_rule, &unfinished(base)) {
+                for e in name::check(kind.name_rule, &name::of_base(base)) {
                     errors.push(FieldError::invalid("metadata.generateName", base, e));
                 }
             }
@@ -161,15 +161,6 @@ fn strict_finalizers(kind: &Kind) -> bool {
         "policy",
     ];
     !kind.custom && !OTHERS.contains(&kind.group.as_str())
-}
-
-/// A base of names as it is checked: what will follow a dash at its end is not known yet, and
-/// upstream lets the character before it go too.
-fn unfinished(base: &str) -> String {
-    match base.strip_suffix('-').map(|rest| (rest, rest.char_indices().next_back())) {
-        Some((rest, Some((at, _)))) => format!("{}a", &rest[..at]),
-        _ => base.to_owned(),
-    }
 }
 
 fn owners(references: &Value, errors: &mut Vec<FieldError>) {

@@ -10,13 +10,9 @@ pub struct Format(usize);
 
 type Check = fn(&str) -> Vec<String>;
 
-/// A check of a prefix: the end of a name may be generated, so a dash at the end is fine, and
-/// upstream does not look at what is before that dash either.
+/// A check of a prefix.
 fn prefix(s: &str, check: Check) -> Vec<String> {
-    check(&match s.strip_suffix('-').map(|rest| (rest, rest.char_indices().next_back())) {
-        Some((rest, Some((at, _)))) => format!("{}a", &rest[..at]),
-        _ => s.to_owned(),
-    })
+    check(&name::of_base(s))
 }
 
 fn one(holds: bool, why: &str) -> Vec<String> {
