@@ -187,30 +187,8 @@ pub struct Field {
 
 /// A field's name as expressions write it; `None` for one that they cannot.
 pub fn escape(name: &str) -> Option<String> {
-    const WORDS: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    if WORDS.contains(&name) {
+    const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
+    if LITERALS.contains(&name) || crate::parse::RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
     let starts = |c: char| c.is_ascii_alphabetic() || c == '_';

@@ -255,27 +255,31 @@ impl Call<'_> {
             return Err(Status::no_such_resource());
         }
         let o = self.write_options()?;
-        self.stamp_requester(&mut input.value);
+        self.stamp_requester(&mut input.value, true);
         let w = self.server.registry.create(&self.kind, self.place(), None, input, &o).await?;
         self.written(&w)
     }
 
-    /// Who asks for a certificate is who sends the request, whatever the request says.
-    fn stamp_requester(&self, v: &mut Value) {
+    /// Who asks for a certificate is who sends the request, whatever the request says. One that is
+    /// there keeps who asked for it: the claim is dropped, so that it counts for nothing either if
+    /// the object goes meanwhile and is created after all.
+    fn stamp_requester(&self, v: &mut Value, creates: bool) {
         let request = ("certificates.k8s.io", "certificatesigningrequests");
         if (self.kind.group.as_str(), self.kind.plural.as_str()) != request {
             return;
         }
-        let Some(spec) = v["spec"].as_object_mut() else { return };
-        for (field, value) in [
-            ("username", json!(self.identity.user)),
-            ("groups", json!(self.identity.groups)),
-            ("uid", json!(self.identity.uid)),
-        ] {
-            spec.insert(field.into(), value);
+        let Some(spec) = v.get_mut("spec").and_then(Value::as_object_mut) else { return };
+        for field in ["username", "groups", "uid", "extra"] {
+            spec.remove(field);
         }
-        spec.remove("extra");
-        spec.retain(|_, v| *v != "");
+        if !creates {
+            return;
+        }
+        spec.insert("username".into(), json!(self.identity.user));
+        spec.insert("groups".into(), json!(self.identity.groups));
+        if !self.identity.uid.is_empty() {
+            spec.insert("uid".into(), json!(self.identity.uid));
+        }
     }
 
     async fn update(&self, subresource: &str) -> Reply {
@@ -316,11 +320,12 @@ impl Call<'_> {
         let mut input = decode_text(self.request.body(), true)?;
         let o = self.write_options()?;
         let (place, name) = (self.place(), self.info.name.as_str());
-        if self.info.subresource.is_empty() && registry.get(&self.kind, place, name).is_err() {
+        let creates = registry.get(&self.kind, place, name).is_err();
+        if self.info.subresource.is_empty() && creates {
             let create = RequestInfo { verb: "create".into(), ..self.info.clone() };
             self.server.rbac.authorize(self.identity, &create)?;
-            self.stamp_requester(&mut input.value);
         }
+        self.stamp_requester(&mut input.value, creates);
         let force = self.query.flag("force");
         let w = registry.apply(&self.kind, place, name, input, force, &o).await?;
         self.written(&w)

@@ -1,7 +1,10 @@
 //! Server-side apply as its users meet it: kubectl, and a controller that applies with kube-rs.
 
 use crate::{cluster::Cluster, durability::client};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::{
+    ByteString,
+    api::{apps::v1::Deployment, certificates::v1::CertificateSigningRequest, core::v1::ConfigMap},
+};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -228,5 +231,28 @@ fn controllers_share_an_object_by_applying() {
         assert_eq!(mine.subresource.as_deref(), Some("status"));
         assert!(!serde_json::to_string(&mine.fields_v1).unwrap().contains("f:spec"));
         assert_eq!(d.metadata.name.unwrap(), "shared".to_owned());
+    });
+}
+
+/// Approvers trust what a request for a certificate says of its sender.
+#[test]
+fn nobody_asks_for_a_certificate_as_another() {
+    let c = Cluster::start(&["--no-default-nodepool", "--in-memory"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let c = client(&c.kubeconfig()).await;
+        let api: Api<CertificateSigningRequest> = Api::all(c);
+        let pem = include_str!("../clients/request.pem");
+        let request = |user: &str| {
+            let spec = json!({"request": ByteString(pem.into()), "username": user,
+                "groups": ["system:masters"], "signerName": "example.com/signer", "usages": ["client auth"]});
+            json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+                "metadata": {"name": "a"}, "spec": spec})
+        };
+        let apply = PatchParams::apply("somebody").force();
+        for user in ["system:admin", "system:other"] {
+            let made = api.patch("a", &apply, &Patch::Apply(request(user))).await.unwrap();
+            assert_eq!(made.spec.username.as_deref(), Some("kubernetes-admin"));
+        }
     });
 }

@@ -43,6 +43,7 @@ fn bad_input_is_refused_in_upstreams_words() {
             ("POST", maps.into(), "application/yaml", b"a: [".to_vec(), 400, "unrecognized"),
             ("POST", maps.into(), json_type, text(json!({"metadata": {"name": "Bad_Name"}})), 422, "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain"),
             ("POST", maps.into(), json_type, text(json!({"metadata": {}})), 422, "metadata.name: Required value: name or generateName is required"),
+            ("POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests".into(), json_type, text(json!([])), 400, "cannot unmarshal array"),
             ("POST", maps.into(), json_type, text(json!({"metadata": {"name": "a", "labels": {"a b": "c"}}})), 422, "metadata.labels: Invalid value: \"a b\""),
             ("POST", "/api/v1/namespaces/default/pods".into(), json_type, text(json!({"metadata": {"name": "a"}, "spec": {"containers": [{"image": "x"}]}})), 422, "spec.containers[0].name: Required value"),
             ("POST", maps.into(), json_type, text(json!({"metadata": {"name": "a"}, "data": {"k": 1}})), 400, "cannot unmarshal number into Go struct field ConfigMap.data of type string"),
