@@ -7,6 +7,7 @@ use crate::{
     informer::{Informer, Key, key},
     queue::Queue,
 };
+use coracle_meta::groups;
 use http::Request;
 use kube::{
     Api, Client,
@@ -23,31 +24,6 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(6);
 const API: &str = "apiregistration.k8s.io/v1";
-
-/// Priorities of the built-in groups, as upstream registers them: group, its priority, and versions.
-const BUILT_IN: &[(&str, i64, &[(&str, i64)])] = &[
-    ("", 18000, &[("v1", 1)]),
-    ("apps", 17800, &[("v1", 15)]),
-    ("events.k8s.io", 17750, &[("v1", 15)]),
-    ("authentication.k8s.io", 17700, &[("v1", 15)]),
-    ("authorization.k8s.io", 17600, &[("v1", 15)]),
-    ("autoscaling", 17500, &[("v2", 30), ("v1", 15)]),
-    ("batch", 17400, &[("v1", 15)]),
-    ("certificates.k8s.io", 17300, &[("v1", 15)]),
-    ("networking.k8s.io", 17200, &[("v1", 15)]),
-    ("policy", 17100, &[("v1", 15)]),
-    ("rbac.authorization.k8s.io", 17000, &[("v1", 15)]),
-    ("storage.k8s.io", 16800, &[("v1", 15)]),
-    ("admissionregistration.k8s.io", 16700, &[("v1", 15)]),
-    ("apiextensions.k8s.io", 16700, &[("v1", 15)]),
-    ("scheduling.k8s.io", 16600, &[("v1", 15)]),
-    ("coordination.k8s.io", 16500, &[("v1", 15)]),
-    ("node.k8s.io", 16300, &[("v1", 15)]),
-    ("discovery.k8s.io", 16200, &[("v1", 15)]),
-    ("resource.k8s.io", 16200, &[("v1", 21)]),
-    ("flowcontrol.apiserver.k8s.io", 16100, &[("v1", 21)]),
-    ("storagemigration.k8s.io", 15800, &[("v1", 15)]),
-];
 
 /// Starts the controller.
 pub(crate) fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
@@ -169,7 +145,9 @@ async fn get(writer: &Writer, at: &str) -> Result<Value, String> {
 
 /// Registers the groups that the API server serves by itself.
 async fn register(writer: &Writer) {
-    for (group, priority, versions) in BUILT_IN {
+    for (group, priority, versions) in
+        groups::BUILT_IN.iter().filter(|(g, ..)| *g != "apiregistration.k8s.io")
+    {
         for (version, version_priority) in *versions {
             let name = format!("{version}.{group}");
             let object = json!({

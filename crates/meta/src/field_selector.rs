@@ -33,9 +33,11 @@ impl FieldSelector {
             } else {
                 return Err(format!("invalid selector: '{text}'; can't understand '{part}'"));
             };
-            let value = unescape(value).ok_or_else(|| {
-                format!("invalid field selector: invalid escape sequence in '{value}'")
-            })?;
+            let value = unescape(value).map_err(|why| format!("invalid field selector: {why}"))?;
+            // Says nothing: upstream lets it pass.
+            if field.is_empty() && value.is_empty() {
+                continue;
+            }
             terms.push(Term { field: field.into(), equal, value });
         }
         Ok(Self { terms })
@@ -73,17 +75,22 @@ fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
-fn unescape(value: &str) -> Option<String> {
+fn unescape(value: &str) -> Result<String, String> {
     let mut out = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => out.push(chars.next().filter(|c| matches!(c, '\\' | ',' | '='))?),
-            ',' | '=' => return None,
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(c) => return Err(format!("invalid escape sequence: \\{c}")),
+                None => return Err("invalid escape sequence: \\".into()),
+            },
+            // Upstream prints the character's number.
+            ',' | '=' => return Err(format!("unescaped character in value: {}", u32::from(c))),
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 #[cfg(test)]

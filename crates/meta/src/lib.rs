@@ -12,6 +12,7 @@
 
 pub mod cron;
 pub mod field_selector;
+pub mod groups;
 pub mod gvk;
 pub mod json;
 pub mod name;

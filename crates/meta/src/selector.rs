@@ -225,16 +225,23 @@ impl Parser {
     }
 
     fn selector(mut self) -> Result<LabelSelector, SelectorError> {
+        let starts = |t: Option<&Token>| matches!(t, Some(Token::Word(_) | Token::Symbol("!")));
         let mut requirements = Vec::new();
-        if self.tokens.is_empty() {
-            return Ok(LabelSelector::default());
-        }
-        loop {
-            requirements.push(self.requirement()?);
+        while self.at < self.tokens.len() {
+            if !starts(self.tokens.get(self.at)) {
+                return Err(unexpected(&self.next(), "!, identifier, or 'end of string'"));
+            }
+            let requirement = self.requirement().map_err(|SelectorError(why)| {
+                SelectorError(format!("unable to parse requirement: {why}"))
+            })?;
+            requirements.push(requirement);
             match self.next() {
                 None => break,
-                Some(Token::Symbol(",")) => {}
-                Some(t) => return Err(unexpected(&Some(t), "',' or 'end of string'")),
+                Some(Token::Symbol(",")) if starts(self.tokens.get(self.at)) => {}
+                Some(Token::Symbol(",")) => {
+                    return Err(unexpected(&self.next(), "identifier after ','"));
+                }
+                t => return Err(unexpected(&t, "',' or 'end of string'")),
             }
         }
         requirements.sort();
@@ -251,7 +258,7 @@ impl Parser {
             t => return Err(unexpected(&t, "identifier")),
         };
         if let Some(e) = name::check_qualified_name(&key).into_iter().next() {
-            return Err(SelectorError(format!("key: Invalid value: {key:?}: {e}")));
+            return Err(SelectorError(format!("<nil>: Invalid value: {key:?}: {e}")));
         }
         let (operator, values) =
             if absent { (Operator::DoesNotExist, vec![]) } else { self.comparison()? };
@@ -303,7 +310,9 @@ impl Parser {
 
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         if !self.peek("(") {
-            return Err(unexpected(&self.next(), "'('"));
+            let SelectorError(why) = unexpected(&self.next(), "'('");
+            // The one place where upstream has no comma.
+            return Err(SelectorError(why.replacen("', ", "' ", 1)));
         }
         self.at += 1;
         let mut values = Vec::new();
@@ -337,7 +346,7 @@ fn unexpected(token: &Option<Token>, expected: &str) -> SelectorError {
         Some(Token::Word(w)) => w,
         Some(Token::Symbol(s)) => s,
     };
-    SelectorError(format!("unable to parse requirement: found '{found}', expected: {expected}"))
+    SelectorError(format!("found '{found}', expected: {expected}"))
 }
 
 #[cfg(test)]

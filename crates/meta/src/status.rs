@@ -64,7 +64,7 @@ impl Status {
     /// 404 for a path that nothing serves.
     pub fn no_such_resource() -> Self {
         let mut s = Self::new(404, "NotFound", "the server could not find the requested resource");
-        s.details = Some(Box::new((String::new(), String::new(), String::new())));
+        s.details = Some(Box::default());
         s
     }
 
@@ -106,7 +106,9 @@ impl Status {
 
     /// 405.
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
-        Self::new(405, "MethodNotAllowed", message)
+        let mut s = Self::new(405, "MethodNotAllowed", message);
+        s.details = Some(Box::default());
+        s
     }
 
     /// 410 for a resourceVersion that was compacted away.
@@ -128,7 +130,7 @@ impl Status {
 
     /// 504 for a resourceVersion of the future.
     pub fn future_revision(wanted: u64, current: u64) -> Self {
-        let message = format!("Too large resource version: {wanted}, current: {current}");
+        let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
         let mut s = Self::new(504, "Timeout", message);
         s.retry_after_seconds = Some(1);
         let cause = "Too large resource version".into();

@@ -3,7 +3,7 @@
 //! `apiVersion` only, or are converted by a webhook, which is a port here ([`Converter`]): whoever runs
 //! this API gives it.
 
-use crate::{Registry, parse};
+use crate::{Registry, encoding, parse};
 use bytes::Bytes;
 use coracle_meta::Status;
 use coracle_schema::{
@@ -85,7 +85,7 @@ impl Registry {
             stale.iter().map(|i| parse(&objects[*i])).collect::<Result<Vec<_>, _>>()?;
         self.read_back(kind, &mut values)?;
         for (i, v) in stale.into_iter().zip(&values) {
-            all[i] = serde_json::to_vec(v).map_err(Status::internal)?.into();
+            all[i] = encoding::bytes(v)?;
         }
         Ok(all)
     }

@@ -1,8 +1,8 @@
 //! Deletion: preconditions, grace, finalizers and propagation.
 
-use crate::{Registry, parse, read::ListOptions, write::commit_value};
+use crate::{Registry, encoding, parse, read::ListOptions, write::commit_value};
 use bytes::Bytes;
-use coracle_meta::{Status, json as path, time};
+use coracle_meta::{GroupResource, Status, json as path, time};
 use coracle_schema::Kind;
 use coracle_store::{CommitError, Expect, Object, Write};
 use jiff::SignedDuration;
@@ -33,6 +33,8 @@ pub struct DeleteOptions {
     pub propagation: Option<Propagation>,
     /// Do all but store.
     pub dry_run: bool,
+    /// Only delete an object that cannot be read (KEP-3926). None of ours is so, which refuses it.
+    pub unreadable: bool,
 }
 
 /// What a deletion did.
@@ -78,7 +80,8 @@ impl Registry {
             let uid = path::text(&old, "metadata.uid").to_owned();
             if o.dry_run {
                 return Ok(if waits {
-                    Deleted::Waiting(stored.bytes.clone())
+                    self.read_back(kind, std::slice::from_mut(&mut new))?;
+                    Deleted::Waiting(encoding::bytes(&new)?)
                 } else {
                     Deleted::Gone(uid)
                 });
@@ -128,15 +131,31 @@ impl Registry {
         old: &Value,
         o: &DeleteOptions,
     ) -> Result<(), Status> {
-        for (what, wanted, field) in
+        let resource = kind.group_resource();
+        if o.unreadable {
+            let place = path::text(old, "metadata.namespace");
+            let key = [&*resource.group, &*resource.resource, place, name];
+            let key =
+                key.iter().filter(|part| !part.is_empty()).fold(String::new(), |k, p| k + "/" + p);
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: /registry{key}, ResourceVersion: 0, AdditionalErrorMsg: unsafe deletion is not allowed because the object is decodable from storage"
+            );
+            return Err(Status::conflict(&resource, name, &why));
+        }
+        // Upstream names the kind here, and the resource everywhere else.
+        let named = GroupResource::new(&*kind.group, &*kind.kind);
+        let changed = ["deleted and then recreated", "modified"];
+        for ((what, wanted, field), changed) in
             [("UID", &o.uid, "uid"), ("ResourceVersion", &o.resource_version, "resourceVersion")]
+                .into_iter()
+                .zip(changed)
         {
             let have = old["metadata"][field].as_str().unwrap_or_default();
             if let Some(w) = wanted.as_deref().filter(|w| *w != have) {
                 let why = format!(
-                    "Precondition failed: {what} in precondition: {w}, {what} in object meta: {have}"
+                    "the {what} in the precondition ({w}) does not match the {what} in record ({have}). The object might have been {changed}"
                 );
-                return Err(Status::conflict(&kind.group_resource(), name, &why));
+                return Err(Status::conflict(&named, name, &why));
             }
         }
         Ok(())

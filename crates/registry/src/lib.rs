@@ -13,6 +13,7 @@
 mod admission;
 pub mod convert;
 pub mod delete;
+pub mod encoding;
 mod input;
 mod ownership;
 mod page;

@@ -1,6 +1,10 @@
 //! Get, list and watch.
 
-use crate::{Registry, convert, page::Token, parse, table};
+use crate::{
+    Registry, convert, encoding,
+    page::{Place, Token},
+    parse, table,
+};
 use bytes::Bytes;
 use coracle_meta::{FieldSelector, LabelSelector, Status};
 use coracle_schema::Kind;
@@ -127,7 +131,7 @@ impl Registry {
         }
         let mut v = parse(object)?;
         self.read_back(kind, std::slice::from_mut(&mut v))?;
-        serde_json::to_vec(&v).map(Bytes::from).map_err(Status::internal)
+        encoding::bytes(&v)
     }
 
     fn filter(
@@ -139,7 +143,7 @@ impl Registry {
         for t in &o.fields.terms {
             let known = ["metadata.name", "metadata.namespace"].contains(&t.field.as_str());
             if !known && !kind.selectable_fields.contains(&t.field) {
-                return Err(Status::bad_request(format!("field label not supported: {}", t.field)));
+                return Err(Status::bad_request(unknown_field(kind, &t.field)));
             }
         }
         Ok(Filter {
@@ -163,18 +167,17 @@ impl Registry {
     ) -> Result<List, Status> {
         let filter = self.filter(kind, namespace, o)?;
         let resource = table::storage_resource(kind);
+        let place = Place::of(kind.namespaced(), namespace);
         let token = match &o.continue_token {
-            Some(text) => Some(
-                Token::decode(text)
-                    .ok_or_else(|| Status::bad_request("continue key is not valid"))?,
-            ),
+            Some(text) => Some(Token::decode(text, place)?),
             None => None,
         };
         let revision = self.list_revision(o, token.as_ref())?;
         let snapshot = match revision {
-            Some(r) => {
-                self.store.snapshot_at(&resource, r).map_err(|e| self.gone(e, r, token.as_ref()))?
-            }
+            Some(r) => self
+                .store
+                .snapshot_at(&resource, r)
+                .map_err(|e| self.gone(e, r, place, token.as_ref()))?,
             None => self.store.snapshot(&resource),
         };
         let after = token.as_ref().map(|t| &t.after);
@@ -204,7 +207,7 @@ impl Registry {
         let continue_token = (remaining > 0)
             .then_some(last)
             .flatten()
-            .map(|n| Token { revision: Some(snapshot.revision), after: n.clone() }.encode());
+            .map(|n| Token { revision: Some(snapshot.revision), after: n.clone() }.encode(place));
         let remaining = (continue_token.is_some() && !selects).then_some(remaining);
         Ok(List { revision: snapshot.revision, items, continue_token, remaining })
     }
@@ -235,20 +238,20 @@ impl Registry {
         }
     }
 
-    fn gone(&self, e: RevisionError, wanted: u64, token: Option<&Token>) -> Status {
+    fn gone(&self, e: RevisionError, wanted: u64, place: Place, token: Option<&Token>) -> Status {
         match e {
             RevisionError::Future(current) => Status::future_revision(wanted, current),
             RevisionError::Compacted(_) => {
                 let Some(t) = token else {
-                    return Status::expired(format!(
-                        "The resourceVersion for the provided list is too old: {wanted}"
-                    ));
+                    return Status::expired(
+                        "The resourceVersion for the provided list is too old.",
+                    );
                 };
                 let mut s = Status::expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
                 );
                 s.continue_token =
-                    Some(Token { revision: None, after: t.after.clone() }.encode().into());
+                    Some(Token { revision: None, after: t.after.clone() }.encode(place).into());
                 s
             }
         }
@@ -286,6 +289,17 @@ impl Registry {
         })?;
         Ok(Watching { watch, filter, initial })
     }
+}
+
+/// What upstream says of a field that cannot be selected by: kinds with selectable fields of their
+/// own have their own words for it.
+fn unknown_field(kind: &Kind, field: &str) -> String {
+    if kind.custom || !kind.selectable_fields.is_empty() {
+        return format!("field label not supported: {field}");
+    }
+    format!(
+        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+    )
 }
 
 /// The 410 of a watch.

@@ -1,5 +1,6 @@
 //! The kinds that a cluster serves, built in and custom, and how to find one.
 
+use coracle_meta::groups;
 use coracle_schema::Kind;
 use coracle_store::Header;
 use serde_json::Value;
@@ -55,14 +56,23 @@ impl KindTable {
         self.by_resource.get(&key).or_else(|| self.unserved.get(&key))
     }
 
-    /// Groups with their versions, most preferred version first.
+    /// Groups with their versions, the most preferred of each first.
     pub fn groups(&self) -> impl Iterator<Item = (&str, Vec<(&str, &[Arc<Kind>])>)> {
-        self.groups.iter().map(|(group, versions)| {
+        let mut all: Vec<_> = self.groups.iter().collect();
+        // Stable: groups of one priority stay in the order of their names.
+        all.sort_by_key(|(group, _)| std::cmp::Reverse(groups::priority(group)));
+        all.into_iter().map(|(group, versions)| {
             let mut list: Vec<_> =
                 versions.iter().map(|(v, k)| (v.as_str(), k.as_slice())).collect();
             list.sort_by_key(|(v, _)| std::cmp::Reverse(version_rank(v)));
             (group.as_str(), list)
         })
+    }
+
+    /// Whether a group has built-in kinds.
+    pub fn is_built_in(&self, group: &str) -> bool {
+        let kinds = self.groups.get(group).into_iter().flat_map(BTreeMap::values).flatten();
+        kinds.into_iter().any(|k| !k.custom)
     }
 
     /// The kinds of a group and version.

@@ -5,7 +5,8 @@
 
 pub use crate::input::{FieldValidation, Input};
 use crate::{
-    Registry, admission, convert, input::check_identity, parse, strategy, table, validation,
+    Registry, admission, convert, encoding, input::check_identity, parse, strategy, table,
+    validation,
 };
 use bytes::Bytes;
 use coracle_meta::{
@@ -301,11 +302,7 @@ impl Registry {
                 return Err(Status::invalid(&kind.group, &kind.kind, name, errors));
             }
             if o.dry_run {
-                return Ok(Written {
-                    bytes: serde_json::to_vec(&new).map_err(Status::internal)?.into(),
-                    warnings,
-                    created: false,
-                });
+                return Ok(Written { bytes: encoding::bytes(&new)?, warnings, created: false });
             }
             // Who takes the last finalizer away gets the object as it would be: nothing is stored.
             let finished = strategy::is_finished(kind, &new);
@@ -319,7 +316,7 @@ impl Registry {
                     self.after_write(kind);
                     let bytes = if finished {
                         new["metadata"]["resourceVersion"] = json!(object.revision.to_string());
-                        serde_json::to_vec(&new).map_err(Status::internal)?.into()
+                        encoding::bytes(&new)?
                     } else {
                         self.present(kind, &object)?
                     };
@@ -419,7 +416,7 @@ impl Registry {
         let expires = kind
             .ttl_seconds
             .map_or(0, |ttl| u64::try_from(self.now().as_second()).unwrap_or(0) + u64::from(ttl));
-        let (bytes, at) = to_bytes(&v).map_err(Status::internal)?;
+        let (bytes, at) = encoding::with_revision_place(&v)?;
         Encoded::new(bytes, at, header, expires)
             .ok_or_else(|| Status::internal("the object has no metadata"))
     }
@@ -427,7 +424,7 @@ impl Registry {
     fn unstored(&self, kind: &Kind, mut v: Value) -> Result<Bytes, Status> {
         self.for_storage(kind, &mut v)?;
         self.read_back(kind, std::slice::from_mut(&mut v))?;
-        serde_json::to_vec(&v).map(Bytes::from).map_err(Status::internal)
+        encoding::bytes(&v)
     }
 
     pub(crate) fn after_write(&self, kind: &Kind) {
@@ -435,41 +432,6 @@ impl Registry {
             self.reload_custom_kinds();
         }
     }
-}
-
-/// An object's encoding, and where in it its resourceVersion is: a label may look like one, so the
-/// place is taken down while writing.
-fn to_bytes(v: &Value) -> serde_json::Result<(Vec<u8>, usize)> {
-    let (mut out, mut at) = (Vec::with_capacity(1024), 0);
-    write_map(&mut out, v, |out, key, value| match key {
-        "metadata" => write_map(out, value, |out, key, value| {
-            if key == "resourceVersion" {
-                at = out.len() - key.len() - 3;
-            }
-            serde_json::to_writer(out, value)
-        }),
-        _ => serde_json::to_writer(out, value),
-    })?;
-    Ok((out, at))
-}
-
-fn write_map(
-    out: &mut Vec<u8>,
-    v: &Value,
-    mut write: impl FnMut(&mut Vec<u8>, &str, &Value) -> serde_json::Result<()>,
-) -> serde_json::Result<()> {
-    let Some(map) = v.as_object() else { return serde_json::to_writer(out, v) };
-    out.push(b'{');
-    for (i, (key, value)) in map.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut *out, key)?;
-        out.push(b':');
-        write(out, key, value)?;
-    }
-    out.push(b'}');
-    Ok(())
 }
 
 /// What the schema of a custom kind and its rules say of an object.

@@ -58,7 +58,8 @@ fn texts(v: &Value) -> Vec<String> {
 
 fn version_kind(crd: &Value, version: &Value, revision: u64, structure: Lazy) -> Kind {
     let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
-    let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+    // In upstream's order of discovery.
+    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
     let kind = text(names, "kind").to_owned();
     let or = |field: &str, other: String| match text(names, field) {
         "" => other,

@@ -280,7 +280,14 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
             group: String::new(),
             version: String::new(),
             kind: format!("{kind}{}Options", title(name)),
-            verbs: vec!["create".into(), "get".into()],
+            // Any request can be proxied; the others are upgrades of a GET or a POST.
+            verbs: match name.as_str() {
+                "proxy" => &["create", "delete", "get", "patch", "update"][..],
+                _ => &["create", "get"],
+            }
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         });
     }
     let id = arena.find(def).unwrap_or_else(|| panic!("schema pack: no definition {def}"));

@@ -1,6 +1,6 @@
 //! Who is calling: client certificates, service account tokens, impersonation, nobody.
 
-use crate::Server;
+use crate::{Server, websocket};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_meta::{GroupResource, Status};
 use coracle_store::Key;
@@ -17,6 +17,12 @@ use std::sync::Arc;
 
 /// Issuer of service account tokens.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What comes before the point in the DER form of a public key on P-256 (RFC 5480).
+const SPKI_P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
 
 /// A user and the groups it is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,6 +147,24 @@ impl TokenKey {
         &self.issuer
     }
 
+    /// The public key's name in tokens and in the key set: the hash of its usual encoding, as
+    /// upstream names them.
+    fn id(&self) -> String {
+        let der = [&SPKI_P256[..], self.pair.public_key().as_ref()].concat();
+        URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, &der))
+    }
+
+    /// The key for who verifies tokens, as a JSON Web Key Set (RFC 7517).
+    pub fn key_set(&self) -> Value {
+        // An uncompressed point: 4, x, y.
+        let point = self.pair.public_key().as_ref();
+        let coordinate = |range: std::ops::Range<usize>| {
+            URL_SAFE_NO_PAD.encode(point.get(range).unwrap_or_default())
+        };
+        json!({"keys": [{"use": "sig", "kty": "EC", "kid": self.id(), "alg": "ES256",
+            "crv": "P-256", "x": coordinate(1..33), "y": coordinate(33..65)}]})
+    }
+
     /// Signs a token.
     ///
     /// # Errors
@@ -160,7 +184,7 @@ impl TokenKey {
         });
         let encode = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let text =
-            format!("{}.{}", encode(&json!({"alg": "ES256", "typ": "JWT"})), encode(&claims));
+            format!("{}.{}", encode(&json!({"alg": "ES256", "kid": self.id()})), encode(&claims));
         let signature = self
             .pair
             .sign(&self.random, text.as_bytes())
@@ -229,13 +253,18 @@ pub fn authenticate(
     if let Some(identity) = certificate {
         return Ok(identity.clone());
     }
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(Identity::anonymous()) };
-    let token = value
-        .to_str()
-        .ok()
-        .and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
-    let issuer = server.tokens.issuer();
-    token.and_then(|t| of_token(server, t.trim(), issuer)).ok_or_else(Status::unauthorized)
+    let token = match headers.get(AUTHORIZATION) {
+        Some(value) => {
+            let text = value.to_str().unwrap_or_default();
+            let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer "));
+            token.ok_or_else(Status::unauthorized)?.trim().to_owned()
+        }
+        None => match websocket::bearer_token(headers)? {
+            Some(token) => token,
+            None => return Ok(Identity::anonymous()),
+        },
+    };
+    of_token(server, &token, server.tokens.issuer()).ok_or_else(Status::unauthorized)
 }
 
 /// The identity that a caller asks to act as, if it may.

@@ -2,10 +2,11 @@
 //! (KEP-3352) that kubectl asks for first.
 
 use crate::{Server, aggregation, body::Body, respond};
+use bytes::Bytes;
 use coracle_meta::gvk::api_version;
 use coracle_registry::Registry;
 use coracle_schema::{Kind, Scope};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, uri::Authority};
 use serde_json::{Value, json};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -25,8 +26,12 @@ pub(crate) fn version(registry: &Registry) -> Value {
 }
 
 /// Answers a discovery path.
-pub(crate) fn answer(server: &Server, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
-    let registry = &server.registry;
+pub(crate) fn answer(
+    server: &Server,
+    path: &str,
+    request: &Request<Bytes>,
+) -> Option<Response<Body>> {
+    let (registry, headers) = (&server.registry, request.headers());
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2");
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
@@ -35,7 +40,10 @@ pub(crate) fn answer(server: &Server, path: &str, headers: &HeaderMap) -> Option
         ["api"] if aggregated => return Some(aggregate(server, true, headers)),
         ["apis"] if aggregated => return Some(aggregate(server, false, headers)),
         ["api"] => {
-            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+            let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+            let address = request.uri().authority().map(Authority::as_str).or(host);
+            json!({"kind": "APIVersions", "versions": ["v1"],
+                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address.unwrap_or_default()}]})
         }
         ["apis"] => {
             let kinds = registry.kinds();

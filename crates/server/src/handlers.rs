@@ -4,21 +4,20 @@ use crate::{
     Server, authn,
     authn::Identity,
     body::Body,
-    discovery,
     negotiate::{self, Accept},
-    openapi,
+    options::{Query, invalid_options},
     payload::{content_type, decode_text, read_body, read_patch},
-    request::{Query, RequestInfo, invalid_options},
-    respond, review, watching,
+    request::RequestInfo,
+    respond, review, roots, watching, websocket,
 };
 use bytes::Bytes;
 use coracle_meta::{Status, json as strict, status::FieldError};
 use coracle_registry::{
-    delete::{DeleteOptions, Deleted, Propagation},
+    delete::{DeleteOptions, Deleted},
     write::{FieldWriter, WriteOptions, Written},
 };
 use coracle_schema::Kind;
-use http::{Method, Request, Response, StatusCode, header::USER_AGENT};
+use http::{Request, Response, StatusCode, header::USER_AGENT};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -35,34 +34,43 @@ pub(crate) async fn handle(
     request: &Request<Bytes>,
 ) -> Reply {
     if !info.is_resource() {
-        return plain(server, info, request);
+        return roots::answer(server, info, request);
     }
     let kinds = server.registry.kinds();
-    let kind = kinds
-        .get(&info.group, &info.version, &info.resource)
-        .cloned()
-        .ok_or_else(Status::no_such_resource)?;
+    let Some(kind) = kinds.get(&info.group, &info.version, &info.resource).cloned() else {
+        // Custom groups are not routed by upstream but looked up, and fall through.
+        let routed = kinds.is_built_in(&info.group);
+        return if routed { Err(Status::no_such_resource()) } else { Ok(roots::not_found()) };
+    };
     if info.verb.is_empty() {
         return Err(not_allowed());
     }
-    let no_namespace = kind.namespaced() && info.namespace.is_empty() && !is_review(&kind);
-    match info.verb.as_str() {
-        "create" if no_namespace => return Err(not_allowed()),
-        "list" | "watch" | "deletecollection" => {}
-        _ if no_namespace => return Err(Status::no_such_resource()),
-        _ => {}
+    check_name(&info.name)?;
+    if kind.namespaced() && info.namespace.is_empty() && !is_review(&kind) {
+        match info.verb.as_str() {
+            "list" | "watch" => {}
+            _ if kind.custom => return Ok(roots::not_found()),
+            "create" | "deletecollection" => return Err(not_allowed()),
+            _ => return Err(Status::no_such_resource()),
+        }
     }
     if !kind.namespaced() && !info.namespace.is_empty() && info.resource != "namespaces" {
         return Err(Status::no_such_resource());
     }
     let query = Query::of(request);
+    if !info.is_watch() {
+        query.check_timeout()?;
+    }
     let mut accept = Accept::of(request.headers(), !kind.custom)?;
     accept.include = match query.get("includeObject") {
         None | Some("Metadata") => negotiate::Include::Metadata,
         Some("Object") => negotiate::Include::Object,
         Some("None") => negotiate::Include::None,
         Some(o) => {
-            return Err(Status::bad_request(format!("unrecognized includeObject value: {o:?}")));
+            let why = "must be 'Metadata', 'Object', 'None', or empty";
+            let error = FieldError::invalid("includeObject", o, why);
+            let text = format!("Unable to convert to Table as requested: {error}");
+            return Err(Status::bad_request(text));
         }
     };
     let warning = kind.warning.clone();
@@ -75,56 +83,24 @@ pub(crate) async fn handle(
     })
 }
 
-fn not_allowed() -> Status {
+pub(crate) fn not_allowed() -> Status {
     Status::method_not_allowed("the server does not allow this method on the requested resource")
+}
+
+/// Names that no object can have, as they would be more than one segment of a path.
+fn check_name(name: &str) -> Result<(), Status> {
+    if name.contains('/') {
+        return Err(Status::no_such_resource());
+    }
+    if name.contains('%') {
+        let text = format!("Name parameter invalid: {name:?}: may not contain '%'");
+        return Err(Status::bad_request(text));
+    }
+    Ok(())
 }
 
 fn is_review(kind: &Kind) -> bool {
     !kind.stored()
-}
-
-/// Paths that are no resources.
-fn plain(server: &Arc<Server>, info: &RequestInfo, request: &Request<Bytes>) -> Reply {
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
-        return Err(not_allowed());
-    }
-    let path = info.path.trim_end_matches('/');
-    let text = |s: String| Ok(respond::with(StatusCode::OK, "text/plain; charset=utf-8", s));
-    let health = |name: &str| {
-        let rest = path.strip_prefix(name)?;
-        (rest.is_empty() || rest.starts_with('/')).then_some(())
-    };
-    if health("/healthz").or(health("/livez")).or(health("/readyz")).is_some() {
-        if health("/readyz").is_some() && *server.stopping().borrow() {
-            return Ok(respond::with(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "text/plain; charset=utf-8",
-                "shutting down",
-            ));
-        }
-        let verbose = crate::request::query(request).iter().any(|(k, _)| k == "verbose");
-        let long =
-            format!("[+]ping ok\n[+]store ok\n{} check passed\n", path.trim_start_matches('/'));
-        return text(if verbose { long } else { "ok".into() });
-    }
-    match path {
-        "/version" => Ok(respond::json(StatusCode::OK, &discovery::version(&server.registry))),
-        "/metrics" => {
-            let store = server.registry.store();
-            let counts: Vec<(String, usize)> = store
-                .resources()
-                .iter()
-                .map(|r| (r.to_string(), store.snapshot(r).len()))
-                .collect();
-            let text = server.metrics.render(server.registry.minor(), &counts);
-            Ok(respond::with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
-        }
-        "/openapi/v2" => openapi::document_v2(server),
-        "/openapi/v3" => Ok(respond::json(StatusCode::OK, &openapi::index(server))),
-        p if p.starts_with("/openapi/v3/") => openapi::document(server, &p["/openapi/v3/".len()..])
-            .ok_or_else(Status::no_such_resource),
-        p => discovery::answer(server, p, request.headers()).ok_or_else(Status::no_such_resource),
-    }
 }
 
 /// One request for a resource.
@@ -149,7 +125,9 @@ impl Call<'_> {
         // Objects are created in their collection, and changed by their name.
         let named = !self.info.name.is_empty();
         if (!named && ["update", "patch"].contains(&verb)) || (named && verb == "create") {
-            return Err(not_allowed());
+            let custom = self.kind.custom && !named;
+            let unnamed = || Status::bad_request("name must be provided");
+            return Err(if custom { unnamed() } else { not_allowed() });
         }
         match verb {
             "get" => self.get(),
@@ -175,6 +153,16 @@ impl Call<'_> {
     }
 
     fn get(&self) -> Reply {
+        if self.query.flag("export") {
+            let why = "the export parameter, deprecated since v1.14, is no longer supported";
+            return Err(Status::bad_request(why));
+        }
+        if let Some(wanted) = self.query.revision()? {
+            let newest = self.server.registry.store().revision();
+            if wanted > newest {
+                return Err(Status::future_revision(wanted, newest));
+            }
+        }
         let bytes = self.server.registry.get(&self.kind, self.place(), &self.info.name)?;
         self.respond(StatusCode::OK, &bytes, &[])
     }
@@ -200,21 +188,20 @@ impl Call<'_> {
     }
 
     fn list(&self) -> Reply {
-        let options = self.query.list_options()?;
-        if self.query.flag("sendInitialEvents") {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
-            ));
-        }
+        let options = self.query.list_options(false)?;
         let list = self.server.registry.list(&self.kind, self.namespace(), &options)?;
         respond::list(&self.server.registry, &self.kind, &self.accept, &list)
     }
 
     fn watch(&self) -> Reply {
-        let mut options = self.query.list_options()?;
+        let mut options = self.query.list_options(true)?;
         if !self.info.name.is_empty() {
+            let other =
+                options.fields.required("metadata.name").is_some_and(|n| n != self.info.name);
+            if other {
+                let why = "fieldSelector metadata.name doesn't match requested name";
+                return Err(Status::bad_request(why));
+            }
             let term = coracle_meta::field_selector::Term {
                 field: "metadata.name".into(),
                 equal: true,
@@ -222,14 +209,18 @@ impl Call<'_> {
             };
             options.fields.terms.push(term);
         }
-        watching::start(
+        let response = watching::start(
             self.server,
             &self.kind,
             self.namespace(),
             &self.query,
             &options,
             &self.accept,
-        )
+        )?;
+        if websocket::wanted(self.request.headers()) {
+            return websocket::carry(self.request, response, self.accept.format);
+        }
+        Ok(response)
     }
 
     async fn create(&self) -> Reply {
@@ -300,7 +291,7 @@ impl Call<'_> {
             let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
             return Err(invalid_options("PatchOptions", error));
         }
-        let (patch, duplicates) = read_patch(self.request)?;
+        let (patch, duplicates) = read_patch(&self.kind, self.request)?;
         let o = self.write_options()?;
         let w = self
             .server
@@ -369,49 +360,9 @@ impl Call<'_> {
     }
 
     fn delete_options(&self) -> Result<DeleteOptions, Status> {
-        let given = if self.request.body().is_empty() {
-            json!({})
-        } else {
-            read_body(self.server, self.request)?.value
-        };
-        let text = |v: &Value| v.as_str().map(str::to_owned);
-        let number = |v: &Value| v.as_i64();
-        let orphan = given["orphanDependents"]
-            .as_bool()
-            .or(self.query.get("orphanDependents").map(|v| v == "true"));
-        let propagation = text(&given["propagationPolicy"])
-            .or(self.query.get("propagationPolicy").map(Into::into));
-        if let (Some(_), Some(p)) = (orphan, &propagation) {
-            let why = "orphanDependents and deletionPropagation cannot be both set";
-            let error = FieldError::invalid("propagationPolicy", p.as_str(), why);
-            return Err(invalid_options("DeleteOptions", error));
-        }
-        let propagation = match propagation.as_deref() {
-            None => orphan.map(|o| if o { Propagation::Orphan } else { Propagation::Background }),
-            Some("Background") => Some(Propagation::Background),
-            Some("Foreground") => Some(Propagation::Foreground),
-            Some("Orphan") => Some(Propagation::Orphan),
-            Some(o) => {
-                let known = ["Foreground", "Background", "Orphan", "nil"];
-                let error = FieldError::not_supported("propagationPolicy", o, &known);
-                return Err(invalid_options("DeleteOptions", error));
-            }
-        };
-        let grace =
-            match self.query.get("gracePeriodSeconds") {
-                Some(t) => Some(t.parse().map_err(|_| {
-                    Status::bad_request(format!("invalid gracePeriodSeconds {t:?}"))
-                })?),
-                None => None,
-            };
-        let dry_body = given["dryRun"].as_array().is_some_and(|d| d.iter().any(|x| x == "All"));
-        Ok(DeleteOptions {
-            grace_period_seconds: number(&given["gracePeriodSeconds"]).or(grace),
-            uid: text(&given["preconditions"]["uid"]),
-            resource_version: text(&given["preconditions"]["resourceVersion"]),
-            propagation,
-            dry_run: self.query.dry_run(self.options())? || dry_body,
-        })
+        let empty = self.request.body().is_empty();
+        let body = if empty { None } else { Some(read_body(self.server, self.request)?.value) };
+        self.query.delete_options(body, self.info.name.is_empty())
     }
 
     async fn delete(&self) -> Reply {
@@ -431,7 +382,7 @@ impl Call<'_> {
     }
 
     async fn delete_collection(&self) -> Reply {
-        let (o, options) = (self.delete_options()?, self.query.list_options()?);
+        let (o, options) = (self.delete_options()?, self.query.list_options(false)?);
         let items = self
             .server
             .registry
@@ -443,7 +394,10 @@ impl Call<'_> {
 
     async fn subresource(self) -> Reply {
         let (name, verb) = (self.info.subresource.as_str(), self.info.verb.as_str());
-        let declared = self.kind.subresource(name).ok_or_else(Status::no_such_resource)?;
+        let declared = self.kind.subresource(name).ok_or_else(|| match self.kind.custom {
+            true => Status::not_found(&self.kind.group_resource(), &self.info.name),
+            false => Status::no_such_resource(),
+        })?;
         if !declared.verbs.iter().any(|v| v == verb) {
             return Err(not_allowed());
         }
@@ -467,7 +421,13 @@ impl Call<'_> {
             ("scale", "patch") => {
                 let o = self.write_options()?;
                 let w = registry
-                    .patch_scale(&self.kind, place, object, &read_patch(self.request)?.0, &o)
+                    .patch_scale(
+                        &self.kind,
+                        place,
+                        object,
+                        &read_patch(&self.kind, self.request)?.0,
+                        &o,
+                    )
                     .await?;
                 self.value(
                     StatusCode::OK,
@@ -512,7 +472,7 @@ impl Call<'_> {
                             place,
                             object,
                             name,
-                            &read_patch(self.request)?.0,
+                            &read_patch(&self.kind, self.request)?.0,
                             &o,
                         )
                         .await?,

@@ -25,6 +25,7 @@ pub mod listen;
 pub mod metrics;
 mod negotiate;
 pub mod openapi;
+pub mod options;
 mod outbound;
 mod payload;
 pub mod pki;
@@ -32,7 +33,9 @@ pub mod rbac;
 pub mod request;
 pub mod respond;
 pub mod review;
+mod roots;
 mod watching;
+mod websocket;
 
 use authn::{Identity, TokenKey};
 use body::Body;

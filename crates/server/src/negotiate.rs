@@ -23,8 +23,57 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
-    Table,
-    Partial,
+    Table(Meta),
+    Partial(Meta),
+    PartialList(Meta),
+}
+
+/// The version of `meta.k8s.io` that a table or partial metadata is written at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meta {
+    V1,
+    V1Beta1,
+}
+
+impl Meta {
+    pub(crate) fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
+}
+
+impl Shape {
+    /// The shape that a media type's parameters ask for; `None` for one that is unknown.
+    fn of(kind: &str, group: &str, version: &str) -> Option<Self> {
+        let meta = match (group, version) {
+            ("meta.k8s.io", "v1") => Meta::V1,
+            ("meta.k8s.io", "v1beta1") => Meta::V1Beta1,
+            _ => return None,
+        };
+        match kind {
+            "Table" => Some(Self::Table(meta)),
+            "PartialObjectMetadata" => Some(Self::Partial(meta)),
+            "PartialObjectMetadataList" => Some(Self::PartialList(meta)),
+            _ => None,
+        }
+    }
+
+    /// Refuses the partial metadata of a list for one object, and the other way round.
+    ///
+    /// # Errors
+    /// 406.
+    pub(crate) fn check(self, kind: &str, list: bool) -> Result<(), Status> {
+        let (asked, is) = match self {
+            Self::Partial(_) if list => ("PartialObjectMetadata", "a list"),
+            Self::PartialList(_) if !list => ("PartialObjectMetadataList", "not a list"),
+            _ => return Ok(()),
+        };
+        let kind = format!("*core.{kind}{}", if list { "List" } else { "" });
+        let text = format!("you requested {asked}, but the requested object is {is} ({kind})");
+        Err(Status::new(406, "NotAcceptable", text))
+    }
 }
 
 /// What a row of a table carries of its object (`includeObject`).
@@ -60,21 +109,25 @@ impl Accept {
                 PROTOBUF if protobuf => Format::Protobuf,
                 _ => continue,
             };
-            let (mut shape, mut quality, mut known) = (Shape::Object, 1.0f32, true);
+            let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1.0f32);
             for p in parts {
                 match p.split_once('=') {
-                    Some(("as", "Table")) => shape = Shape::Table,
-                    Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
-                        shape = Shape::Partial
-                    }
-                    Some(("as", _)) => known = false,
-                    Some(("v", v)) if v != "v1" => known = false,
+                    Some(("as", v)) => kind = v,
+                    Some(("g", v)) => group = v,
+                    Some(("v", v)) => version = v,
                     Some(("q", q)) => quality = q.parse().unwrap_or(0.0),
                     _ => {}
                 }
             }
-            let possible = known && (format, shape) != (Format::Protobuf, Shape::Table);
-            if possible && best.as_ref().is_none_or(|(q, _)| quality > *q) {
+            let shape = match kind {
+                "" => Some(Shape::Object),
+                kind => Shape::of(kind, group, version),
+            };
+            // There are no tables in protobuf.
+            let shape =
+                shape.filter(|s| !matches!((format, s), (Format::Protobuf, Shape::Table(_))));
+            let Some(shape) = shape else { continue };
+            if best.as_ref().is_none_or(|(q, _)| quality > *q) {
                 best = Some((quality, Self { shape, format, include: Include::default() }));
             }
         }
@@ -100,15 +153,28 @@ mod tests {
     }
 
     #[test]
+    fn shapes() {
+        let shape = |kind: &str, rest: &str| {
+            accept(&format!("application/json;as={kind};{rest}")).map(|a| a.shape)
+        };
+        assert_eq!(shape("Table", "g=meta.k8s.io;v=v1beta1"), Ok(Shape::Table(Meta::V1Beta1)));
+        assert!(shape("Table", "v=v1").is_err() && shape("Table", "g=meta.k8s.io;v=v2").is_err());
+        let one = shape("PartialObjectMetadata", "g=meta.k8s.io;v=v1").unwrap();
+        assert!(one.check("Pod", false).is_ok());
+        let text = one.check("Pod", true).unwrap_err().message;
+        assert!(text.ends_with("the requested object is a list (*core.PodList)"), "{text}");
+    }
+
+    #[test]
     fn negotiation() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(accept(kubectl).unwrap().shape, Shape::Table);
+        assert_eq!(accept(kubectl).unwrap().shape, Shape::Table(Meta::V1));
         let go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(accept(go).unwrap().format, Format::Protobuf);
         let metadata =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         let a = accept(metadata).unwrap();
-        assert_eq!((a.format, a.shape), (Format::Protobuf, Shape::Partial));
+        assert_eq!((a.format, a.shape), (Format::Protobuf, Shape::Partial(Meta::V1)));
         // There are no tables in protobuf, and no custom resources.
         let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
         assert_eq!(accept(table).unwrap_err().code, 406);

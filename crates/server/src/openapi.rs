@@ -1,10 +1,10 @@
 //! `/openapi/v3`: an index with hashes, and a document a group and version, rendered when first
 //! asked for and kept until the kinds change.
 
-use crate::{Server, body::Body, negotiate, respond};
+use crate::{Server, body::Body, negotiate, respond, roots};
 use bytes::Bytes;
 use coracle_registry::KindTable;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,6 +20,18 @@ pub struct Cache {
 
 fn path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// Answers a path below `/openapi/`.
+pub(crate) fn answer(server: &Server, path: &str, _: &Request<Bytes>) -> Response<Body> {
+    match path {
+        "/openapi/v2" => document_v2(server).unwrap_or_else(|_| roots::not_found()),
+        "/openapi/v3" => respond::json(StatusCode::OK, &index(server)),
+        p => p
+            .strip_prefix("/openapi/v3/")
+            .and_then(|wanted| document(server, wanted))
+            .unwrap_or_else(roots::not_found),
+    }
 }
 
 /// The index of documents.

@@ -4,9 +4,12 @@ use crate::{Server, binary, negotiate};
 use bytes::Bytes;
 use coracle_meta::{Status, json as strict};
 use coracle_registry::write::{Input, Patch};
-use coracle_schema::protobuf;
+use coracle_schema::{Kind, protobuf};
 use http::{HeaderMap, Request, header::CONTENT_TYPE};
 use serde_json::{Value, json};
+
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const STRATEGIC_TOO: &str = "application/strategic-merge-patch+json, ";
 
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or(negotiate::JSON);
@@ -78,7 +81,10 @@ pub(crate) fn read_body(server: &Server, request: &Request<Bytes>) -> Result<Inp
     }
 }
 
-pub(crate) fn read_patch(request: &Request<Bytes>) -> Result<(Patch, Vec<String>), Status> {
+pub(crate) fn read_patch(
+    kind: &Kind,
+    request: &Request<Bytes>,
+) -> Result<(Patch, Vec<String>), Status> {
     let input = || {
         let bad = |e| Status::bad_request(format!("error decoding patch: {e}"));
         strict::decode(request.body()).map_err(bad)
@@ -89,15 +95,18 @@ pub(crate) fn read_patch(request: &Request<Bytes>) -> Result<(Patch, Vec<String>
             let d = input()?;
             (Patch::Merge(d.value), d.duplicates)
         }
-        "application/strategic-merge-patch+json" => {
+        STRATEGIC if !kind.custom => {
             let d = input()?;
             (Patch::Strategic(d.value), d.duplicates)
         }
         _ => {
+            let strategic = if kind.custom { "" } else { STRATEGIC_TOO };
             return Err(Status::new(
                 415,
                 "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+                format!(
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, {strategic}application/apply-patch+yaml"
+                ),
             ));
         }
     })

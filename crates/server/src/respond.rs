@@ -3,11 +3,11 @@
 use crate::{
     binary,
     body::{self, Body},
-    negotiate::{Accept, Format, Include, JSON, PROTOBUF, Shape, YAML},
+    negotiate::{Accept, Format, Include, JSON, Meta, PROTOBUF, Shape, YAML},
 };
 use bytes::{Bytes, BytesMut};
 use coracle_meta::Status;
-use coracle_registry::{Registry, read::List};
+use coracle_registry::{Registry, encoding, read::List};
 use coracle_schema::Kind;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -84,30 +84,32 @@ pub(crate) fn object(
     if accept.shape == Shape::Object && accept.format == Format::Json {
         return Ok(with(code, JSON, bytes.clone()));
     }
+    accept.shape.check(&kind.kind, false)?;
     let v = parse(bytes)?;
     let shaped = match accept.shape {
         Shape::Object => v,
-        Shape::Partial => partial(&v),
-        Shape::Table => {
-            let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-            table(kind, meta, vec![row(kind, &v, accept.include, now)], true)
+        Shape::Partial(meta) | Shape::PartialList(meta) => partial(&v, meta),
+        Shape::Table(meta) => {
+            let rows = vec![row(kind, &v, accept.include, meta, now)];
+            let list = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
+            table(kind, meta, list, rows, true)
         }
     };
     encode(code, accept.format, &shaped)
 }
 
 /// Metadata only.
-pub(crate) fn partial(v: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": v["metadata"]})
+pub(crate) fn partial(v: &Value, meta: Meta) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": v["metadata"]})
 }
 
 /// One row of a table.
-pub(crate) fn row(kind: &Kind, v: &Value, include: Include, now: Timestamp) -> Value {
+pub(crate) fn row(kind: &Kind, v: &Value, include: Include, meta: Meta, now: Timestamp) -> Value {
     let cells: Vec<Value> = kind.columns.iter().map(|c| c.cell(v, now)).collect();
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}
-        Include::Metadata => row["object"] = partial(v),
+        Include::Metadata => row["object"] = partial(v, meta),
         Include::Object => row["object"] = v.clone(),
     }
     if kind.kind == "Pod" {
@@ -124,14 +126,24 @@ pub(crate) fn row(kind: &Kind, v: &Value, include: Include, now: Timestamp) -> V
 }
 
 /// A table; column definitions are left out of later events of a watch.
-pub(crate) fn table(kind: &Kind, meta: Value, rows: Vec<Value>, definitions: bool) -> Value {
+pub(crate) fn table(
+    kind: &Kind,
+    meta: Meta,
+    list: Value,
+    rows: Vec<Value>,
+    definitions: bool,
+) -> Value {
     let columns: Vec<Value> =
         if definitions { kind.columns.iter().map(|c| c.definition()).collect() } else { vec![] };
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": columns, "rows": rows})
+    json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": list, "columnDefinitions": columns, "rows": rows})
 }
 
-fn list_meta(list: &List) -> Value {
+fn list_meta(kind: &Kind, list: &List) -> Value {
     let mut meta = json!({"resourceVersion": list.revision.to_string()});
+    if kind.custom {
+        // Unstructured lists always have it.
+        meta["continue"] = json!("");
+    }
     if let Some(token) = &list.continue_token {
         meta["continue"] = json!(token);
     }
@@ -148,7 +160,8 @@ pub(crate) fn list(
     accept: &Accept,
     list: &List,
 ) -> Result<Response<Body>, Status> {
-    let meta = list_meta(list);
+    accept.shape.check(&kind.kind, true)?;
+    let meta = list_meta(kind, list);
     if accept.shape == Shape::Object && accept.format == Format::Protobuf {
         return Ok(with(
             StatusCode::OK,
@@ -161,25 +174,33 @@ pub(crate) fn list(
         return Ok(with(StatusCode::OK, JSON, concatenate(kind, &items, &meta)));
     }
     let values = items.iter().map(|b| parse(b)).collect::<Result<Vec<_>, _>>()?;
-    let v = match accept.shape {
-        Shape::Table => {
+    let mut v = match accept.shape {
+        Shape::Table(version) => {
             let now = registry.now();
-            table(
-                kind,
-                meta,
-                values.iter().map(|v| row(kind, v, accept.include, now)).collect(),
-                true,
-            )
+            let rows = values.iter().map(|v| row(kind, v, accept.include, version, now));
+            table(kind, version, meta, rows.collect(), true)
         }
-        Shape::Partial => {
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-            "metadata": meta, "items": values.iter().map(partial).collect::<Vec<_>>()})
+        Shape::Partial(version) | Shape::PartialList(version) => {
+            let items: Vec<Value> = values.iter().map(|v| partial(v, version)).collect();
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
+                "metadata": meta, "items": items})
         }
         Shape::Object => {
             json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta, "items": values})
         }
     };
+    if accept.shape == Shape::Object && !kind.custom {
+        v["items"].as_array_mut().into_iter().flatten().for_each(cut_type);
+    }
     encode(StatusCode::OK, accept.format, &v)
+}
+
+/// Items of typed lists do not say their kind.
+fn cut_type(item: &mut Value) {
+    if let Some(map) = item.as_object_mut() {
+        map.remove("kind");
+        map.remove("apiVersion");
+    }
 }
 
 /// A list of objects' bytes at a revision.
@@ -206,11 +227,15 @@ fn concatenate(kind: &Kind, items: &[Bytes], meta: &Value) -> Bytes {
     let size = head.len() + items.iter().map(|b| b.len() + 1).sum::<usize>() + 3;
     let mut out = BytesMut::with_capacity(size);
     out.extend_from_slice(head.as_bytes());
+    let prefix = if kind.custom { String::new() } else { encoding::type_prefix(kind) };
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
             out.extend_from_slice(b",");
         }
-        out.extend_from_slice(item);
+        let (brace, rest) =
+            if kind.custom { (&b""[..], &**item) } else { encoding::untyped(item, &prefix) };
+        out.extend_from_slice(brace);
+        out.extend_from_slice(rest);
     }
     out.extend_from_slice(b"]}\n");
     out.freeze()

@@ -4,7 +4,7 @@ use crate::{
     Server, binary,
     body::{self, Body},
     negotiate::{Accept, Format, Shape},
-    request::Query,
+    options::Query,
     respond,
 };
 use bytes::{Bytes, BytesMut};
@@ -60,25 +60,22 @@ pub(crate) fn start(
     options: &ListOptions,
     accept: &Accept,
 ) -> Result<Response<Body>, Status> {
-    let send_initial = query.get("sendInitialEvents").is_some();
-    if send_initial && query.get("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(Status::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    let initial = query.flag("sendInitialEvents");
+    let send_initial = query.send_initial_events();
+    let initial = send_initial == Some(true);
     let mut options = options.clone();
-    if send_initial && !initial && options.revision.is_none() {
+    if send_initial == Some(false) && options.revision.is_none() {
         options.revision = Some(server.registry.store().revision());
+    }
+    if accept.format == Format::Yaml {
+        let text = "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+        return Err(Status::new(406, "NotAcceptable", text));
     }
     let Watching { watch, filter, initial: objects } =
         server.registry.watch(kind, namespace, &options, initial)?;
     let bookmarks = query.flag("allowWatchBookmarks");
     let timeout = match query.timeout_seconds()? {
-        Some(s) if s > 0 => Duration::from_secs(s),
-        _ => {
+        Some(s) => Duration::from_secs(s),
+        None => {
             MIN_TIMEOUT
                 + Duration::from_secs(
                     u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * MIN_TIMEOUT.as_secs() / 256,
@@ -106,7 +103,7 @@ pub(crate) fn start(
     let mut response = Response::new(body::stream(pieces));
     let content_type = match (accept.format, accept.shape) {
         (Format::Protobuf, _) => "application/vnd.kubernetes.protobuf;stream=watch",
-        (_, Shape::Table) => "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io",
+        (_, Shape::Table(_)) => "application/json;stream=watch;as=Table;v=v1;g=meta.k8s.io",
         _ => "application/json;stream=watch",
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -271,13 +268,15 @@ impl Stream {
         }
         let v: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
         let shaped = match self.accept.shape {
-            Shape::Table => {
+            Shape::Table(version) => {
                 let definitions = !self.table_started.swap(true, Ordering::Relaxed);
                 let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-                let row = respond::row(&self.kind, &v, self.accept.include, registry.now());
-                respond::table(&self.kind, meta, vec![row], definitions)
+                let include = self.accept.include;
+                let row = respond::row(&self.kind, &v, include, version, registry.now());
+                respond::table(&self.kind, version, meta, vec![row], definitions)
             }
-            _ => respond::partial(&v),
+            Shape::Partial(version) | Shape::PartialList(version) => respond::partial(&v, version),
+            Shape::Object => v,
         };
         Ok(self.value(type_name(kind), &shaped))
     }
@@ -291,12 +290,16 @@ impl Stream {
             Shape::Object => {
                 json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta})
             }
-            Shape::Partial => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            Shape::Partial(version) | Shape::PartialList(version) => {
+                respond::partial(&json!({"metadata": meta}), version)
             }
-            Shape::Table => {
-                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [],
-                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]})
+            Shape::Table(version) => {
+                let object = respond::partial(&json!({"metadata": meta}), version);
+                let list = json!({"resourceVersion": revision.to_string()});
+                let row = json!({"cells": [], "object": object});
+                let mut table = respond::table(&self.kind, version, list, vec![row], false);
+                table["columnDefinitions"] = json!([]);
+                table
             }
         };
         self.value("BOOKMARK", &object)

@@ -63,7 +63,38 @@ async function main() {
     assert.match(JSON.stringify(e.body), /configmaps \\+"none\\+" not found/);
     return true;
   });
+  await verifyToken(kc, core, namespace);
   console.log("ok");
+}
+
+// A service account's token, verified as a cloud would: by the issuer's published keys alone.
+async function verifyToken(kc, core, namespace) {
+  const { createPublicKey, verify } = require("node:crypto");
+  const get = async (path) => {
+    const https = require("node:https");
+    const options = {};
+    await kc.applyToHTTPSOptions(options);
+    return new Promise((resolve, reject) => {
+      https
+        .get(kc.getCurrentCluster().server + path, options, (answer) => {
+          let text = "";
+          answer.on("data", (d) => (text += d));
+          answer.on("end", () => resolve(JSON.parse(text)));
+        })
+        .on("error", reject);
+    });
+  };
+  const name = "default";
+  const made = await core.createNamespacedServiceAccountToken({ name, namespace, body: { spec: { audiences: ["cloud"] } } });
+  const [header, claims, signature] = made.status.token.split(".");
+  const read = (part) => JSON.parse(Buffer.from(part, "base64url").toString());
+  const found = await get("/.well-known/openid-configuration");
+  assert.equal(read(claims).iss, found.issuer);
+  assert.deepEqual(read(claims).aud, ["cloud"]);
+  const { keys } = await get(new URL(found.jwks_uri).pathname);
+  const jwk = keys.find((k) => k.kid === read(header).kid);
+  const key = { key: createPublicKey({ key: jwk, format: "jwk" }), dsaEncoding: "ieee-p1363" };
+  assert.ok(verify("sha256", `${header}.${claims}`, key, Buffer.from(signature, "base64url")));
 }
 
 main().catch((e) => {
