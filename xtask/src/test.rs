@@ -83,9 +83,10 @@ fn once(directory: &Path, wanted: &str, fill: impl FnOnce(&Path) -> Result<()>) 
 }
 
 /// The layers of ARCHITECTURE.md: a crate may depend on lower layers, and sideways where listed.
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("meta", 0),
     ("cel", 0),
+    ("prose", 0),
     ("schema", 1),
     ("patch", 1),
     ("store", 1),

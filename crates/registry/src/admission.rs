@@ -18,6 +18,11 @@ pub(crate) fn create(
     if kind.namespaced() && r.admits_by("NamespaceLifecycle") {
         namespace_lifecycle(r, kind, namespace, v)?;
     }
+    if kind.definition.as_ref().is_some_and(|d| d.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        let name = path::text(v, "metadata.name");
+        return Err(Status::forbidden(&kind.group_resource(), name, why));
+    }
     if kind.group.is_empty() && kind.plural == "pods" {
         if r.admits_by("ServiceAccount") {
             service_account(r, namespace, v)?;

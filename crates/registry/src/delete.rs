@@ -1,6 +1,6 @@
 //! Deletion: preconditions, grace, finalizers and propagation.
 
-use crate::{Registry, encoding, parse, read::ListOptions, write::commit_value};
+use crate::{Registry, encoding, parse, read::ListOptions, strategy, write::commit_value};
 use bytes::Bytes;
 use coracle_meta::{GroupResource, Status, json as path, time};
 use coracle_schema::Kind;
@@ -40,8 +40,8 @@ pub struct DeleteOptions {
 /// What a deletion did.
 #[derive(Debug)]
 pub enum Deleted {
-    /// The object is gone; its UID.
-    Gone(String),
+    /// The object is gone; as it last was.
+    Gone(Bytes),
     /// The object waits for its grace period or its finalizers.
     Waiting(Bytes),
 }
@@ -77,13 +77,12 @@ impl Registry {
             self.check_preconditions(kind, name, &old, o)?;
             let mut new = old.clone();
             let waits = self.mark(kind, &mut new, o);
-            let uid = path::text(&old, "metadata.uid").to_owned();
             if o.dry_run {
                 return Ok(if waits {
                     self.read_back(kind, std::slice::from_mut(&mut new))?;
                     Deleted::Waiting(encoding::bytes(&new)?)
                 } else {
-                    Deleted::Gone(uid)
+                    Deleted::Gone(self.present(kind, &stored)?)
                 });
             }
             let result = if waits && new == old {
@@ -98,9 +97,10 @@ impl Registry {
                     self.after_write(kind);
                     return Ok(Deleted::Waiting(self.present(kind, &object)?));
                 }
-                Ok(_) => {
+                Ok(object) => {
+                    let last = self.present(kind, &object)?;
                     self.after_write(kind);
-                    return Ok(Deleted::Gone(uid));
+                    return Ok(Deleted::Gone(last));
                 }
                 Err(CommitError::Conflict(None)) => {
                     return Err(Status::not_found(&kind.group_resource(), name));
@@ -210,6 +210,9 @@ impl Registry {
         }
         if namespace_content {
             v["status"]["phase"] = json!("Terminating");
+        }
+        if kind.plural == "customresourcedefinitions" && !kind.custom {
+            strategy::crd_deleted(self, v);
         }
         true
     }

@@ -10,6 +10,7 @@ use crate::{Registry, write::set_or_remove};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coracle_meta::{Status, time};
 use coracle_schema::Kind;
+pub(crate) use definitions::crd_deleted;
 use definitions::{crd_create, crd_update};
 use jobs::job_create;
 use pods::{pod_after_defaults, pod_create, pod_template};
@@ -117,7 +118,7 @@ pub(crate) fn prepare_update(
             annotate(new, DS_GENERATION, &(number + changed).to_string());
             Ok(())
         }
-        ("apiextensions.k8s.io/customresourcedefinitions", "") => crd_update(new),
+        ("apiextensions.k8s.io/customresourcedefinitions", "" | "status") => crd_update(r, new),
         ("/pods", "status") => {
             // The Quality-of-Service class is fixed at creation.
             set_or_remove(&mut new["status"], "qosClass", old["status"]["qosClass"].clone());

@@ -10,7 +10,7 @@ mod structural;
 use crate::{
     columns::{Cell, Column},
     jsonpath,
-    kinds::{Definition, Kind, Lazy, ScalePaths, Scope, Structure, Subresource},
+    kinds::{Definition, Kind, Lazy, Published, ScalePaths, Scope, Structure, Subresource},
     types::Arena,
 };
 pub use check::{APPROVED, Approval, approval, check, webhook_url};
@@ -25,7 +25,9 @@ pub fn kinds(
     revision: u64,
     read: impl Fn() -> Value + Clone + Send + Sync + 'static,
 ) -> Vec<Arc<Kind>> {
-    let versions = versions(crd).iter().enumerate();
+    if !is_established(crd) {
+        return vec![];
+    }
     let lazy = |i: usize| -> Lazy {
         let read = read.clone();
         LazyLock::new(Box::new(move || {
@@ -34,7 +36,23 @@ pub fn kinds(
             structure(self::versions(&crd).get(i).unwrap_or(&none))
         }))
     };
-    versions.map(|(i, v)| Arc::new(version_kind(crd, v, revision, lazy(i)))).collect()
+    let published = |i: usize| {
+        let read = read.clone();
+        Published(Box::new(move || {
+            let crd = read();
+            versions(&crd).get(i).map_or(Value::Null, |v| v["schema"]["openAPIV3Schema"].clone())
+        }))
+    };
+    let kind =
+        |(i, v)| Kind { published: Some(published(i)), ..version_kind(crd, v, revision, lazy(i)) };
+    self::versions(crd).iter().enumerate().map(|v| Arc::new(kind(v))).collect()
+}
+
+/// Whether a definition has had all of its names once. One that was never judged has.
+fn is_established(crd: &Value) -> bool {
+    let conditions = crd["status"]["conditions"].as_array();
+    let established = |c: &&Value| c["type"] == "Established";
+    conditions.and_then(|c| c.iter().find(established)).is_none_or(|c| c["status"] == "True")
 }
 
 fn versions(crd: &Value) -> &[Value] {
@@ -57,7 +75,9 @@ fn texts(v: &Value) -> Vec<String> {
 }
 
 fn version_kind(crd: &Value, version: &Value, revision: u64, structure: Lazy) -> Kind {
-    let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
+    let spec = &crd["spec"];
+    let names = Some(&crd["status"]["acceptedNames"]).filter(|n| !text(n, "plural").is_empty());
+    let names = names.unwrap_or(&spec["names"]);
     // In upstream's order of discovery.
     let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
     let kind = text(names, "kind").to_owned();
@@ -92,11 +112,13 @@ fn version_kind(crd: &Value, version: &Value, revision: u64, structure: Lazy) ->
         name_rule: NameRule::Subdomain,
         ttl_seconds: None,
         generation: true,
+        returns_deleted: false,
         orphan_default: false,
         scale: scale(version),
         columns,
         structure,
         custom: true,
+        published: None,
         definition: Some(Definition {
             storage_version: versions(crd)
                 .iter()
@@ -105,6 +127,7 @@ fn version_kind(crd: &Value, version: &Value, revision: u64, structure: Lazy) ->
             webhook: (spec["conversion"]["strategy"] == "Webhook")
                 .then(|| spec["conversion"]["webhook"].clone()),
             served: version["served"] == true,
+            terminating: crd["metadata"]["deletionTimestamp"].is_string(),
             revision,
         }),
         warning,

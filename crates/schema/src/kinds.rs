@@ -48,6 +48,16 @@ pub type Structure = (Arc<Arena>, Slot);
 /// a large schema takes a megabyte.
 pub type Lazy = LazyLock<Structure, Box<dyn FnOnce() -> Structure + Send + Sync>>;
 
+/// Gives the schema of a custom kind as its definition has it. It is read anew each time: it is only
+/// needed for OpenAPI documents, and may be large.
+pub struct Published(pub Box<dyn Fn() -> serde_json::Value + Send + Sync>);
+
+impl std::fmt::Debug for Published {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Published")
+    }
+}
+
 /// What a CustomResourceDefinition says of all versions of its kind.
 #[derive(Clone, Debug)]
 pub struct Definition {
@@ -57,6 +67,8 @@ pub struct Definition {
     pub webhook: Option<serde_json::Value>,
     /// Whether requests for this version are answered.
     pub served: bool,
+    /// Whether the definition is being deleted: nothing can be created any more.
+    pub terminating: bool,
     /// When the definition last changed: objects that were written later follow it.
     pub revision: u64,
 }
@@ -94,6 +106,8 @@ pub struct Kind {
     pub ttl_seconds: Option<u32>,
     /// Whether `metadata.generation` counts changes of the spec.
     pub generation: bool,
+    /// Whether a deletion answers with the object, and not with a `Status`.
+    pub returns_deleted: bool,
     /// Whether deletion without a propagation policy orphans dependents.
     pub orphan_default: bool,
     /// Paths of the scale subresource of custom resources.
@@ -106,6 +120,8 @@ pub struct Kind {
     pub custom: bool,
     /// What its CustomResourceDefinition says of all its versions.
     pub definition: Option<Definition>,
+    /// The schema to publish of a custom kind.
+    pub published: Option<Published>,
     /// Warning that every request gets (deprecated versions).
     pub warning: Option<String>,
 }
@@ -119,6 +135,13 @@ impl Kind {
     /// Where its objects begin in the definitions.
     pub fn root(&self) -> &Slot {
         &self.structure.1
+    }
+
+    /// Verbs as discovery tells them.
+    pub fn shown_verbs(&self) -> Vec<&str> {
+        let going = self.definition.as_ref().is_some_and(|d| d.terminating);
+        let shown = |v: &&str| !going || !["create", "patch", "update"].contains(v);
+        self.verbs.iter().map(String::as_str).filter(shown).collect()
     }
 
     /// `group/version`, or `version` for core.

@@ -17,7 +17,6 @@ pub mod columns;
 pub mod crd;
 pub mod decode;
 pub mod defaults;
-pub mod descriptions;
 pub mod format;
 pub mod jsonpath;
 pub mod kinds;

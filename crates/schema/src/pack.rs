@@ -211,6 +211,7 @@ struct Traits {
     names: Option<NameRule>,
     ttl_seconds: Option<u32>,
     no_generation: bool,
+    returns_deleted: bool,
     orphan_default: bool,
     streams: Vec<String>,
     deprecated: Option<&'static str>,
@@ -233,6 +234,7 @@ fn traits() -> BTreeMap<&'static str, Traits> {
                 "ttl" => t.ttl_seconds = value.parse().ok(),
                 "deprecated" => t.deprecated = Some(value),
                 "no-generation" => t.no_generation = true,
+                "returns-deleted" => t.returns_deleted = true,
                 "orphan-default" => t.orphan_default = true,
                 "names" => {
                     t.names = Some(match value {
@@ -307,6 +309,7 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
         name_rule: t.names.unwrap_or(NameRule::Subdomain),
         ttl_seconds: t.ttl_seconds,
         generation: !t.no_generation,
+        returns_deleted: t.returns_deleted,
         orphan_default: t.orphan_default,
         scale: None,
         columns: crate::columns::built_in(&key[..key.len() - plural.len() - 1], kind),
@@ -315,6 +318,7 @@ fn kind(arena: &Arc<Arena>, head: &str, lines: &[&str], traits: &BTreeMap<&str, 
             LazyLock::new(Box::new(move || made))
         },
         custom: false,
+        published: None,
         definition: None,
         warning: t.deprecated.map(|d| {
             format!("{version} {kind} is deprecated in {}", d.replace(';', "; ").replace(':', " "))

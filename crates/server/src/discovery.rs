@@ -112,7 +112,7 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let kinds = registry.kinds();
     let mut list = Vec::new();
     for k in kinds.of(group, version)? {
-        let mut v = json!({"name": k.plural, "singularName": k.singular, "namespaced": k.namespaced(), "kind": k.kind, "verbs": k.verbs});
+        let mut v = json!({"name": k.plural, "singularName": k.singular, "namespaced": k.namespaced(), "kind": k.kind, "verbs": k.shown_verbs()});
         if !k.short_names.is_empty() {
             v["shortNames"] = json!(k.short_names);
         }
@@ -186,7 +186,7 @@ fn aggregate(server: &Server, core: bool, headers: &HeaderMap) -> Response<Body>
 fn aggregated_resource(k: &Arc<Kind>) -> Value {
     let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut v = json!({
-        "resource": k.plural, "singularResource": k.singular, "verbs": k.verbs,
+        "resource": k.plural, "singularResource": k.singular, "verbs": k.shown_verbs(),
         "responseKind": response(&k.group, &k.version, &k.kind),
         "scope": if k.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
     });

@@ -369,7 +369,12 @@ impl Call<'_> {
         let o = self.delete_options()?;
         match self.server.registry.delete(&self.kind, self.place(), &self.info.name, &o).await? {
             Deleted::Waiting(bytes) => self.respond(StatusCode::OK, &bytes, &[]),
-            Deleted::Gone(uid) => {
+            Deleted::Gone(last) if self.kind.returns_deleted => {
+                self.respond(StatusCode::OK, &last, &[])
+            }
+            Deleted::Gone(last) => {
+                let last: Value = serde_json::from_slice(&last).map_err(Status::internal)?;
+                let uid = &last["metadata"]["uid"];
                 let mut details =
                     json!({"name": self.info.name, "kind": self.kind.plural, "uid": uid});
                 if !self.kind.group.is_empty() {

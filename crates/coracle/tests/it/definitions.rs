@@ -135,3 +135,72 @@ fn real_definitions_load_serve_and_explain() {
     ]);
     assert!(text.contains("template"), "{text}");
 }
+
+fn simple(plural: &str, kind: &str, short: &str) -> String {
+    serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.sky.example.com")},
+        "spec": {"group": "sky.example.com", "scope": "Namespaced",
+            "names": {"plural": plural, "kind": kind, "shortNames": [short]},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
+    .to_string()
+}
+
+fn condition(c: &Cluster, plural: &str, of: &str) -> String {
+    let name = format!("{plural}.sky.example.com");
+    let v = c.json(&["get", "crd", &name]);
+    let all = v["status"]["conditions"].as_array().unwrap();
+    all.iter().find(|c| c["type"] == of).map_or(String::new(), |c| {
+        format!("{} {}: {}", c["status"], c["reason"], c["message"]).replace('"', "'")
+    })
+}
+
+#[test]
+fn a_name_belongs_to_one_definition_of_a_group() {
+    let c = Cluster::start(&["--no-default-nodepool", "--in-memory"]);
+    c.apply(&simple("kites", "Kite", "ki"));
+    assert_eq!(
+        condition(&c, "kites", "Established"),
+        "'True' 'InitialNamesAccepted': 'the initial names have been accepted'"
+    );
+    c.eventually("its APIService", || {
+        c.try_kubectl(&["get", "apiservice", "v1.sky.example.com"]).status.success().then_some(())
+    });
+    // The short name is taken: the other one is not served.
+    c.apply(&simple("kiwis", "Kiwi", "ki"));
+    let taken = condition(&c, "kiwis", "NamesAccepted");
+    assert_eq!(taken, "'False' 'ShortNamesConflict': '\\'ki\\' is already in use'");
+    let established = condition(&c, "kiwis", "Established");
+    assert_eq!(established, "'False' 'NotAccepted': 'not all names are accepted'");
+    assert!(c.kubectl_error(&["get", "kiwis"]).contains("doesn't have a resource type"));
+
+    // What is being removed takes no new objects, and says so.
+    let kite = r#"{"apiVersion":"sky.example.com/v1","kind":"Kite","metadata":{"name":"k","namespace":"default","finalizers":["example.com/hold"]}}"#;
+    c.apply(kite);
+    c.kubectl(&["delete", "crd", "kites.sky.example.com", "--wait=false"]);
+    let going = condition(&c, "kites", "Terminating");
+    assert!(going.starts_with("'True' 'InstanceDeletionInProgress'"), "{going}");
+    let path = "/apis/sky.example.com/v1/namespaces/default/kites";
+    let another = c.directory.path().join("kite.json");
+    std::fs::write(&another, kite.replace("\"k\"", "\"k2\"")).unwrap();
+    let error = c.kubectl_error(&["create", "--raw", path, "-f", another.to_str().unwrap()]);
+    assert!(
+        error.contains("create not allowed while custom resource definition is terminating"),
+        "{error}"
+    );
+    let free = r#"{"metadata":{"finalizers":null}}"#;
+    c.kubectl(&["patch", "kite", "k", "--type=merge", "-p", free]);
+    // When it is gone, the name goes to who waits for it.
+    c.eventually("the other definition", || {
+        condition(&c, "kiwis", "Established").starts_with("'True'").then_some(())
+    });
+    // (By its long name: kubectl remembers who had the short one.)
+    c.eventually("its discovery", || {
+        c.try_kubectl(&["get", "kiwis"]).status.success().then_some(())
+    });
+    c.kubectl(&["delete", "crd", "kiwis.sky.example.com"]);
+    c.eventually("no APIService", || {
+        (!c.try_kubectl(&["get", "apiservice", "v1.sky.example.com"]).status.success())
+            .then_some(())
+    });
+}

@@ -16,6 +16,7 @@ mod golden;
 mod history;
 mod https;
 mod kubectl;
+mod openapi;
 mod protobuf;
 mod provisioning;
 mod upstream;
