@@ -18,10 +18,15 @@ use kube::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::{sync::Notify, task::JoinSet};
 
-/// How often new kinds are looked for.
+/// How often new kinds are looked for, besides when a definition changes.
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
+/// How soon an owner that is there, but that no watch has told of, is looked for again: until its kind is
+/// watched its end would go unnoticed.
+const UNSEEN: Duration = Duration::from_secs(1);
+/// A burst of new definitions is one discovery.
+const SETTLE: Duration = Duration::from_millis(50);
 
 type Shared = Arc<(Mutex<Graph>, Arc<Queue<String>>)>;
 
@@ -30,6 +35,7 @@ pub fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
     let writer = Writer::new(client, "garbage-collector");
     let shared: Shared = Arc::new((Mutex::default(), Queue::new()));
     let (s, w, mut stopping) = (shared.clone(), writer.clone(), stop.clone());
+    let defined = Arc::new(Notify::new());
     tasks.spawn(async move {
         let mut watched: HashSet<(String, String)> = HashSet::new();
         let mut watches = JoinSet::new();
@@ -38,7 +44,7 @@ pub fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
                 Ok(found) => {
                     for c in found {
                         if watched.insert(c.clone()) {
-                            watches.spawn(watch(w.client().clone(), c, s.clone()));
+                            watches.spawn(watch(w.client().clone(), c, s.clone(), defined.clone()));
                         }
                     }
                 }
@@ -47,6 +53,7 @@ pub fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
             tokio::select! {
                 () = stopped(&mut stopping) => return,
                 () = tokio::time::sleep(DISCOVER_EVERY) => {}
+                () = defined.notified() => tokio::time::sleep(SETTLE).await,
             }
         }
     });
@@ -65,7 +72,13 @@ async fn all_collections(writer: &Writer) -> Result<Vec<(String, String)>, Error
     Ok(all)
 }
 
-async fn watch(client: Client, (gv, plural): (String, String), shared: Shared) {
+async fn watch(
+    client: Client,
+    (gv, plural): (String, String),
+    shared: Shared,
+    defined: Arc<Notify>,
+) {
+    let definitions = plural == "customresourcedefinitions";
     let (group, version) = gv.split_once('/').unwrap_or(("", &gv));
     let resource = ApiResource {
         group: group.into(),
@@ -86,6 +99,9 @@ async fn watch(client: Client, (gv, plural): (String, String), shared: Shared) {
             let item = item(&here, o);
             let uid = item.uid.clone();
             graph.lock().set(item).into_iter().for_each(|u| queue.add(u));
+            if definitions {
+                defined.notify_one();
+            }
             uid
         };
         match event {
@@ -188,6 +204,7 @@ async fn collect(
     let at = |i: &Item| path(&i.resource.0, &i.resource.1, &i.namespace, &i.name, "");
     let gone = |e: Error| if e.code() == Some(404) { Ok(Value::Null) } else { Err(e) };
     match verdict {
+        Verdict::Keep if !there.is_empty() => return Ok(Some(UNSEEN)),
         Verdict::Keep => {}
         Verdict::Delete { propagation } => {
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation, "preconditions": {"uid": item.uid}});

@@ -160,6 +160,14 @@ pub fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<(Value, Managed), ApplyError> {
+    match versions.typed.repeated(config)?.as_slice() {
+        [] => {}
+        [one] => return Err(PatchError::Malformed(one.clone()).into()),
+        many => {
+            let all = format!("errors:\n  {}", many.join("\n  "));
+            return Err(PatchError::Malformed(all).into());
+        }
+    }
     let result = match apply_once(versions, live, config, managed.clone(), writer, force) {
         Err(ApplyError::Conflicts(conflicts))
             if last_applied::excuses(versions, live, writer, &conflicts) =>

@@ -1,7 +1,10 @@
-//! JSON patch, RFC 6902, with upstream's limits.
+//! JSON patch, RFC 6902, as upstream's library has it (`evanphx/json-patch`, version 4): indexes may be
+//! negative, a replacement may set a field that is not there, and a test for null that it is not. Clients
+//! count on it: kube-rs adds a finalizer so.
 
 use crate::PatchError;
-use serde_json::Value;
+use coracle_schema::decode::json_type;
+use serde_json::{Map, Value};
 
 /// Most operations of one patch, as upstream.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -10,10 +13,11 @@ pub const MAX_OPERATIONS: usize = 10_000;
 const MAX_COPIED_BYTES: usize = 3 << 20;
 
 /// Applies all operations or none.
+///
+/// # Errors
+/// For what is no list of operations, and for an operation that does not apply.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let operations = patch.as_array().ok_or_else(|| {
-        PatchError::Malformed("a JSON patch must be an array of operations".into())
-    })?;
+    let operations = read(patch)?;
     if operations.len() > MAX_OPERATIONS {
         let n = operations.len();
         return Err(PatchError::TooLarge(format!(
@@ -27,7 +31,6 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
             PatchError::DoesNotApply(why) => {
                 PatchError::DoesNotApply(format!("operation {i}: {why}"))
             }
-            PatchError::Malformed(why) => PatchError::Malformed(format!("operation {i}: {why}")),
             e => e,
         })?;
     }
@@ -35,59 +38,81 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     Ok(())
 }
 
+/// The operations of a patch, of which only the shape is sure; null is none.
+fn read(patch: &Value) -> Result<&[Value], PatchError> {
+    let wrong = |v: &Value, what: &str| {
+        PatchError::Malformed(format!("json: cannot unmarshal {} into Go {what}", json_type(v)))
+    };
+    let operations = match patch {
+        Value::Null => return Ok(&[]),
+        Value::Array(operations) => operations,
+        other => return Err(wrong(other, "value of type []handlers.jsonPatchOp")),
+    };
+    for operation in operations {
+        if !operation.is_object() {
+            return Err(wrong(operation, "value of type handlers.jsonPatchOp"));
+        }
+        for field in ["op", "path", "from"] {
+            let v = &operation[field];
+            if !v.is_string() && !v.is_null() {
+                return Err(wrong(v, &format!("struct field jsonPatchOp.{field} of type string")));
+            }
+        }
+    }
+    Ok(operations)
+}
+
 fn one(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
     let field = |name: &str| {
-        operation[name]
-            .as_str()
-            .ok_or_else(|| PatchError::Malformed(format!("{name} must be a string")))
+        let absent = || PatchError::DoesNotApply(format!("{name} is missing"));
+        operation[name].as_str().ok_or_else(absent)
     };
-    let value = || {
-        operation
-            .get("value")
-            .cloned()
-            .ok_or_else(|| PatchError::Malformed("value is missing".into()))
-    };
+    // Absent and null are the same.
+    let value = &operation["value"];
     let (op, path) = (field("op")?, field("path")?);
     match op {
-        "add" => add(target, path, value()?),
+        "add" => add(target, path, value.clone()),
         "remove" => remove(target, path).map(drop),
-        "replace" => match find(target, path)? {
-            Some(slot) => {
-                *slot = value()?;
+        "replace" if path.is_empty() && (value.is_object() || value.is_array()) => {
+            *target = value.clone();
+            Ok(())
+        }
+        "replace" => match place(target, path, op)? {
+            Place::Field(map, key) => {
+                map.insert(key, value.clone());
                 Ok(())
             }
-            None => Err(missing("replace", path)),
+            Place::Item(items, i) if i < items.len() => {
+                items[i] = value.clone();
+                Ok(())
+            }
+            Place::Item(..) | Place::End(_) => Err(missing(op, path)),
         },
         "move" => {
-            let from = field("from")?;
-            if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
-                return Err(PatchError::DoesNotApply(format!("cannot move {from} into itself")));
-            }
-            let v = remove(target, from)?;
+            let v = remove(target, field("from")?)?;
             add(target, path, v)
         }
         "copy" => {
             let from = field("from")?;
-            let found = find(target, from)?.ok_or_else(|| missing("copy", from))?;
+            let v = get(target, from, op)?.cloned().unwrap_or_default();
             // Copies of copies grow without bound; so would their depth.
-            *copied += found.to_string().len();
+            *copied += v.to_string().len();
             if *copied > MAX_COPIED_BYTES {
                 return Err(PatchError::TooLarge(format!(
                     "Unable to complete the copy operation: the accumulated size of copies is over {MAX_COPIED_BYTES} bytes"
                 )));
             }
-            let v = found.clone();
             add(target, path, v)
         }
         "test" => {
-            let want = value()?;
-            let have = find(target, path)?;
-            if have.is_some_and(|v| *v == want) {
+            let have = if path.is_empty() { Some(&*target) } else { get(target, path, op)? };
+            // What is not there is null: so one tests that it is not there.
+            if have.unwrap_or(&Value::Null) == value {
                 return Ok(());
             }
             Err(PatchError::DoesNotApply(format!("testing value {path} failed: test failed")))
         }
-        other => Err(PatchError::Malformed(format!("unexpected operation {other:?}"))),
+        other => Err(PatchError::DoesNotApply(format!("unexpected operation {other:?}"))),
     }
 }
 
@@ -97,73 +122,80 @@ fn missing(op: &str, path: &str) -> PatchError {
     ))
 }
 
-fn steps(path: &str) -> Result<Vec<String>, PatchError> {
-    if path.is_empty() {
-        return Ok(vec![]);
-    }
-    let rest = path
-        .strip_prefix('/')
-        .ok_or_else(|| PatchError::Malformed(format!("path {path:?} must begin with /")))?;
-    Ok(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())
+/// Where a path leads: there need be nothing yet.
+enum Place<'v> {
+    Field(&'v mut Map<String, Value>, String),
+    Item(&'v mut Vec<Value>, usize),
+    /// After the last item (`-`).
+    End(&'v mut Vec<Value>),
 }
 
+/// An index as Go's `Atoi` reads it; negative ones count from the end.
 fn index(step: &str, length: usize) -> Option<usize> {
-    let canonical = step == "0" || !step.starts_with(['0', '+']);
-    step.parse().ok().filter(|i| canonical && *i < length)
+    let i: i64 = step.parse().ok()?;
+    let length = i64::try_from(length).ok()?;
+    usize::try_from(if i < 0 { i + length } else { i }).ok()
 }
 
-fn find<'v>(target: &'v mut Value, path: &str) -> Result<Option<&'v mut Value>, PatchError> {
+/// What is before the first slash counts for nothing.
+fn steps(path: &str) -> Option<Vec<String>> {
+    let (_, rest) = path.split_once('/')?;
+    Some(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())
+}
+
+fn place<'v>(target: &'v mut Value, path: &str, op: &str) -> Result<Place<'v>, PatchError> {
+    let absent = || missing(op, path);
+    let mut steps = steps(path).ok_or_else(absent)?;
+    let last = steps.pop().ok_or_else(absent)?;
     let mut at = target;
-    for step in steps(path)? {
+    for step in steps {
         let next = match at {
             Value::Object(map) => map.get_mut(&step),
             Value::Array(items) => index(&step, items.len()).and_then(|i| items.get_mut(i)),
             _ => None,
         };
-        match next {
-            Some(v) => at = v,
-            None => return Ok(None),
-        }
+        at = next.ok_or_else(absent)?;
     }
-    Ok(Some(at))
+    match at {
+        Value::Object(map) => Ok(Place::Field(map, last)),
+        Value::Array(items) => {
+            if last == "-" {
+                return Ok(Place::End(items));
+            }
+            // An addition may come after the last item, and counts that place.
+            let length = items.len() + usize::from(op == "add");
+            let i = index(&last, length).ok_or_else(absent)?;
+            Ok(Place::Item(items, i))
+        }
+        _ => Err(absent()),
+    }
 }
 
-fn split(path: &str) -> Result<(&str, String), PatchError> {
-    let (parent, _) = path
-        .rsplit_once('/')
-        .ok_or_else(|| PatchError::Malformed(format!("path {path:?} must begin with /")))?;
-    Ok((parent, steps(path)?.pop().unwrap_or_default()))
+/// What is at a path; `None` for a field that is not there.
+fn get<'v>(target: &'v mut Value, path: &str, op: &str) -> Result<Option<&'v Value>, PatchError> {
+    match place(target, path, op)? {
+        Place::Field(map, key) => Ok(map.get(&key)),
+        Place::Item(items, i) => items.get(i).map(Some).ok_or_else(|| missing(op, path)),
+        Place::End(_) => Err(missing(op, path)),
+    }
 }
 
 fn add(target: &mut Value, path: &str, value: Value) -> Result<(), PatchError> {
-    if path.is_empty() {
-        *target = value;
-        return Ok(());
-    }
-    let (parent, last) = split(path)?;
-    match find(target, parent)? {
-        Some(Value::Object(map)) => drop(map.insert(last, value)),
-        Some(Value::Array(items)) => match index(&last, items.len() + 1) {
-            Some(i) => items.insert(i, value),
-            None if last == "-" => items.push(value),
-            None => return Err(missing("add", path)),
-        },
-        _ => return Err(missing("add", path)),
+    match place(target, path, "add")? {
+        Place::Field(map, key) => drop(map.insert(key, value)),
+        Place::End(items) => items.push(value),
+        Place::Item(items, i) if i <= items.len() => items.insert(i, value),
+        Place::Item(..) => return Err(missing("add", path)),
     }
     Ok(())
 }
 
 fn remove(target: &mut Value, path: &str) -> Result<Value, PatchError> {
-    if path.is_empty() {
-        return Ok(target.take());
+    match place(target, path, "remove")? {
+        Place::Field(map, key) => map.remove(&key).ok_or_else(|| missing("remove", path)),
+        Place::Item(items, i) if i < items.len() => Ok(items.remove(i)),
+        Place::Item(..) | Place::End(_) => Err(missing("remove", path)),
     }
-    let (parent, last) = split(path)?;
-    let removed = match find(target, parent)? {
-        Some(Value::Object(map)) => map.remove(&last),
-        Some(Value::Array(items)) => index(&last, items.len()).map(|i| items.remove(i)),
-        _ => None,
-    };
-    removed.ok_or_else(|| missing("remove", path))
 }
 
 #[cfg(test)]
@@ -200,13 +232,40 @@ mod tests {
     }
 
     #[test]
+    fn upstreams_dialect() {
+        let mut v = json!({"a": [1, 2, 3], "b": {}});
+        let patch = json!([
+            {"op": "test", "path": "/b/x", "value": null},
+            {"op": "test", "path": "/b/x"},
+            {"op": "replace", "path": "/b/x", "value": 1},
+            {"op": "replace", "path": "/a/-1", "value": 4},
+            {"op": "add", "path": "/a/-1", "value": 5},
+            {"op": "remove", "path": "/a/+0"},
+            {"op": "replace", "path": "/a/00", "value": 9},
+            {"op": "copy", "from": "/b/none", "path": "/b/y"},
+        ]);
+        apply(&mut v, &patch).unwrap();
+        assert_eq!(v, json!({"a": [9, 4, 5], "b": {"x": 1, "y": null}}));
+        apply(&mut v, &json!([{"op": "replace", "path": "", "value": {"c": 1}}])).unwrap();
+        apply(&mut v, &Value::Null).unwrap();
+        assert_eq!(v, json!({"c": 1}));
+    }
+
+    #[test]
     fn a_failing_operation_changes_nothing() {
-        let before = json!({"a": 1});
+        let before = json!({"a": 1, "l": [1]});
         for bad in [
             json!([{"op": "add", "path": "/b", "value": 1}, {"op": "remove", "path": "/x"}]),
             json!([{"op": "test", "path": "/a", "value": 2}]),
             json!([{"op": "replace", "path": "/a/b", "value": 2}]),
             json!([{"op": "add", "path": "a", "value": 2}]),
+            json!([{"op": "replace", "path": "/l/-", "value": 2}]),
+            json!([{"op": "add", "path": "/l/2", "value": 2}]),
+            json!([{"op": "remove", "path": "/l/-2"}]),
+            json!([{"op": "test", "path": "/x/y", "value": null}]),
+            json!([{"op": "add", "path": "", "value": {}}]),
+            json!([{"op": "add", "path": 5, "value": {}}]),
+            json!(["x"]),
             json!([{"op": "move", "from": "/a", "path": "/a/b"}]),
             json!([{"op": "x", "path": "/a"}]),
             json!([{"path": "/a"}]),

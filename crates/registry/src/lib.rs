@@ -16,7 +16,7 @@ pub mod delete;
 pub mod encoding;
 mod input;
 mod ownership;
-mod page;
+pub mod page;
 pub mod read;
 mod strategy;
 pub mod subresource;

@@ -18,6 +18,8 @@ use coracle_schema::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Who owns what was there before anything was applied.
+const BEFORE: &str = "before-first-apply";
 /// How often an apply that found no object is tried against others that create it.
 const RETRIES: usize = 8;
 
@@ -87,6 +89,10 @@ impl Registry {
             },
             _ => stored(),
         };
+        // Who has asked to forget all owners is followed again from the next apply on.
+        if managed.0.is_empty() && old.is_some() {
+            return Ok(Value::Null);
+        }
         let updated = self.with_versions(kind, writer, |versions, who| {
             apply::update(versions, old.unwrap_or(&empty), new, managed, who)
         });
@@ -148,6 +154,15 @@ impl Registry {
         let managed = Managed::read(before)
             .map_err(|e| Status::internal(format!("failed to decode managed fields: {e}")))?;
         let applied = self.with_versions(kind, writer, |versions, who| {
+            let managed = if managed.0.is_empty() && live["metadata"]["uid"].is_string() {
+                // What is there belongs to somebody, or the first apply would own it all.
+                let before = Writer { manager: BEFORE, subresource: "", ..*who };
+                let empty =
+                    json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {}});
+                apply::update(versions, &empty, live, Managed::default(), &before)?
+            } else {
+                managed
+            };
             apply::apply(versions, live, config, &managed, who, force)
         });
         match applied {

@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 /// Where a list goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Token {
+pub struct Token {
     /// The revision of the first page; `None` to go on at the newest (an inconsistent list).
-    pub(crate) revision: Option<u64>,
+    pub revision: Option<u64>,
     /// The last name that was listed.
-    pub(crate) after: Name,
+    pub after: Name,
 }
 
 const VERSION: &str = "meta.k8s.io/v1";
 
 /// What a token's `start` is relative to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place<'a> {
+pub enum Place<'a> {
     /// A namespace, or the empty one of a kind without: `name`.
     One(&'a str),
     /// All namespaces: `namespace/name`.
@@ -27,7 +27,8 @@ pub(crate) enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub(crate) fn of(namespaced: bool, namespace: Option<&'a str>) -> Self {
+    /// What a list of a namespace, or of all, is relative to.
+    pub fn of(namespaced: bool, namespace: Option<&'a str>) -> Self {
         match namespace {
             Some(namespace) => Self::One(namespace),
             None if namespaced => Self::All,
@@ -37,7 +38,8 @@ impl<'a> Place<'a> {
 }
 
 impl Token {
-    pub(crate) fn encode(&self, place: Place) -> String {
+    /// The token as clients get it.
+    pub fn encode(&self, place: Place) -> String {
         let rv = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
         let start = match place {
             Place::One(_) => format!("{}\0", self.after.name),
@@ -50,7 +52,7 @@ impl Token {
     ///
     /// # Errors
     /// 400 for what is none.
-    pub(crate) fn decode(text: &str, place: Place) -> Result<Self, Status> {
+    pub fn decode(text: &str, place: Place) -> Result<Self, Status> {
         Self::read(text, place).map_err(|why| {
             Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         })

@@ -186,8 +186,13 @@ impl Walk<'_> {
                 }
             }
             (Type::Map(value), Value::Object(map)) => {
-                map.retain(|_, v| value.nullable || !v.is_null() || matches!(value.ty, Type::Any));
+                let kept = value.nullable || matches!(value.ty, Type::Any);
+                map.retain(|_, v| kept || !v.is_null() || self.form == Form::BuiltIn);
                 for (k, v) in map {
+                    if v.is_null() && !kept {
+                        // As an item of a list.
+                        *v = zero(&value.ty);
+                    }
                     self.within(Step::Key(k), |w| w.slot(value, v, false));
                 }
             }
@@ -256,6 +261,7 @@ fn zero(ty: &Type) -> Value {
         Type::Int32 | Type::Int64 | Type::Number => 0.into(),
         Type::Bool => false.into(),
         Type::Any => Value::Null,
+        Type::Quantity => "0".into(),
         _ => "".into(),
     }
 }

@@ -27,7 +27,7 @@ mod negotiate;
 pub mod openapi;
 pub mod options;
 mod outbound;
-mod payload;
+pub mod payload;
 pub mod pki;
 pub mod rbac;
 pub mod request;

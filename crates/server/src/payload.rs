@@ -24,7 +24,11 @@ fn unsupported() -> Status {
     )
 }
 
-pub(crate) fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
+/// An object as JSON or YAML.
+///
+/// # Errors
+/// 400 for what is neither.
+pub fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
     let bad = |e: &dyn std::fmt::Display| {
         Status::bad_request(format!(
             "the object provided is unrecognized (must be of type application/json or application/yaml): couldn't get version/kind; json parse error: {e}"

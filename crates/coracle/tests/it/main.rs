@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod clients;
 mod cluster;
+mod controller;
 mod definitions;
 mod demo;
 mod durability;

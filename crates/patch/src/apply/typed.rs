@@ -173,6 +173,52 @@ impl<'a> Typed<'a> {
         Ok(Node { member: false, children })
     }
 
+    /// Items of lists that have the same keys, which no configuration may have, each as a line.
+    ///
+    /// # Errors
+    /// As [`Typed::fields`].
+    pub fn repeated(self, v: &Value) -> Result<Vec<String>, PatchError> {
+        let mut found = Vec::new();
+        self.find_repeated(v, &mut String::new(), &mut found)?;
+        Ok(found)
+    }
+
+    fn find_repeated(
+        self,
+        v: &Value,
+        path: &mut String,
+        found: &mut Vec<String>,
+    ) -> Result<(), PatchError> {
+        let mut seen = HashSet::new();
+        let below =
+            |element: &Element, child: Self, v: &Value, path: &mut String, found: &mut _| {
+                let length = path.len();
+                *path += &element.to_string();
+                let result = child.find_repeated(v, path, found);
+                path.truncate(length);
+                result
+            };
+        match self.shape(v) {
+            Shape::Leaf => {}
+            Shape::List => {
+                for item in v.as_array().into_iter().flatten() {
+                    let element = self.element(item)?;
+                    below(&element, self.items(), item, path, found)?;
+                    let line = format!("{path}: duplicate entries for key {element}");
+                    if !seen.insert(element) && !found.contains(&line) {
+                        found.push(line);
+                    }
+                }
+            }
+            Shape::Map => {
+                for (k, inner) in v.as_object().into_iter().flatten() {
+                    below(&Element::Field(k.as_str().into()), self.field(k), inner, path, found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What differs between two objects.
     ///
     /// # Errors
