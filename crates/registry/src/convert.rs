@@ -248,25 +248,8 @@ fn same_object(old: &Value, new: &Value, wanted: &str, i: usize) -> Result<Value
 /// Whether a stored object can be sent as it is: it is of the kind's version, and was written when the
 /// definition was what it is now.
 pub(crate) fn is_fresh(kind: &Kind, object: &Object) -> bool {
-    is_current(kind, &object.bytes)
+    encoding::is_at(kind, &object.bytes)
         && kind.definition.as_ref().is_none_or(|d| object.revision > d.revision)
-}
-
-/// Whether stored bytes can be sent as they are to a client of this version.
-fn is_current(kind: &Kind, bytes: &[u8]) -> bool {
-    // Keys are stored in order, so apiVersion comes first.
-    let mut rest = bytes;
-    let mut eat = |text: &str| match rest.strip_prefix(text.as_bytes()) {
-        Some(tail) => {
-            rest = tail;
-            true
-        }
-        None => false,
-    };
-    eat("{\"apiVersion\":\"")
-        && (kind.group.is_empty() || (eat(&kind.group) && eat("/")))
-        && eat(&kind.version)
-        && eat("\"")
 }
 
 fn between_built_in(kind: &Kind, wanted: &str, v: &mut Value) {

@@ -70,6 +70,22 @@ pub fn type_prefix(kind: &Kind) -> String {
     format!("{{\"kind\":{},\"apiVersion\":{},", text(&kind.kind), text(&kind.api_version()))
 }
 
+/// Whether an object's bytes are at the version of a kind: it can be sent as it is stored.
+pub(crate) fn is_at(kind: &Kind, bytes: &[u8]) -> bool {
+    let group = [&*kind.group, if kind.group.is_empty() { "" } else { "/" }];
+    let start = [
+        "{\"kind\":\"",
+        &kind.kind,
+        "\",\"apiVersion\":\"",
+        group[0],
+        group[1],
+        &kind.version,
+        "\",",
+    ];
+    let rest = start.iter().try_fold(bytes, |rest, part| rest.strip_prefix(part.as_bytes()));
+    rest.is_some()
+}
+
 /// An object without kind and version, as two pieces: what a list of a built-in kind has. Objects
 /// that an older server has stored in another order are left whole, which no client minds.
 pub fn untyped<'a>(object: &'a [u8], type_prefix: &str) -> (&'static [u8], &'a [u8]) {
@@ -83,6 +99,23 @@ pub fn untyped<'a>(object: &'a [u8], type_prefix: &str) -> (&'static [u8], &'a [
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_encoded_at_a_version_is_seen_to_be() {
+        let kinds = &coracle_schema::pack::of(coracle_schema::Minor::LATEST).kinds;
+        for kind in kinds {
+            let v = json!({"metadata": {}, "kind": kind.kind, "apiVersion": kind.api_version(), "a": 1});
+            let encoded = bytes(&v).unwrap();
+            assert!(is_at(kind, &encoded), "{}", kind.kind);
+            assert!(encoded.starts_with(type_prefix(kind).as_bytes()));
+        }
+        let of = |plural: &str, version: &str| {
+            kinds.iter().find(|k| k.plural == plural && k.version == version).unwrap()
+        };
+        let v1 = of("horizontalpodautoscalers", "v1");
+        let v2 = json!({"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v2", "metadata": {}});
+        assert!(!is_at(v1, &bytes(&v2).unwrap()));
+    }
 
     #[test]
     fn kind_and_metadata_come_first_and_the_revision_is_found() {

@@ -61,7 +61,7 @@ fn bad_input_is_refused_in_upstreams_words() {
             ("GET", format!("{maps}?fieldSelector=spec.x=1"), json_type, vec![], 400, "\"spec.x\" is not a known field selector"),
             ("GET", format!("{maps}?continue=garbage"), json_type, vec![], 400, "continue key is not valid"),
             ("GET", format!("{maps}?resourceVersion=1&resourceVersionMatch=Maybe"), json_type, vec![], 422, "resourceVersionMatch"),
-            ("PATCH", format!("{maps}/kube-root-ca.crt"), patch, b"{}".to_vec(), 400, "must be an array"),
+            ("PATCH", format!("{maps}/kube-root-ca.crt"), patch, b"{}".to_vec(), 400, "cannot unmarshal object into Go value of type"),
             ("PATCH", format!("{maps}/kube-root-ca.crt"), patch, text(json!([{"op": "test", "path": "/data/x", "value": "1"}])), 422, "test failed"),
             ("PATCH", format!("{maps}/kube-root-ca.crt"), merge, text(json!({"metadata": {"resourceVersion": "1"}})), 409, "the object has been modified"),
             ("PATCH", format!("{maps}/kube-root-ca.crt"), merge, text(json!({"metadata": {"name": "other"}})), 400, "does not match the name on the URL"),
