@@ -35,14 +35,46 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     run_command(Command::new(load).arg(base.join("idle/kubeconfig")).arg(pid))?;
     println!("resident memory after that: {:.1} MiB", cluster.resident_mib()?);
     drop(cluster);
+    many_objects(&binary, &base, root)?;
     run_command(
         Command::new("cargo")
             .args(["bench", "--package", "coracle-store", "--package", "coracle-scheduling"])
             .args(["--package", "coracle-provisioning", "--package", "coracle-server"])
-            .args(["--bench", "durable", "--bench", "chain"])
+            .args(["--bench", "durable", "--bench", "chain", "--bench", "lists"])
             .args(["--bench", "schedule", "--bench", "pack"])
             .current_dir(root),
     )
+}
+
+/// Memory of 10,000 pods, and a start with 100,000 objects on the disk.
+fn many_objects(binary: &Path, base: &Path, root: &Path) -> Result<()> {
+    let load = root.join("target/release/examples/load");
+    let fill = |dir: &Path, what: &str, count: &str| -> Result<()> {
+        run_command(Command::new(&load).args(["fill", what, count]).arg(dir.join("kubeconfig")))
+    };
+    let dir = base.join("pods");
+    let cluster = Cluster::start(binary, &dir, &["--no-default-nodepool"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    let empty = cluster.resident_mib()?;
+    fill(&dir, "pods", "10000")?;
+    // History is kept for a while; it goes when the server compacts, which is every five minutes.
+    let full = cluster.resident_mib()?;
+    println!("resident memory of 10,000 pods: {:.1} MiB more than empty", full - empty);
+    drop(cluster);
+    let cluster = Cluster::start(binary, &dir, &["--no-default-nodepool"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    println!("the same after a restart: {:.1} MiB more", cluster.resident_mib()? - empty);
+    drop(cluster);
+    let dir = base.join("many");
+    let cluster = Cluster::start(binary, &dir, &["--no-default-nodepool"])?;
+    fill(&dir, "configmaps", "100000")?;
+    drop(cluster);
+    let started = Instant::now();
+    let cluster = Cluster::start(binary, &dir, &["--no-default-nodepool"])?;
+    let took = started.elapsed().as_secs_f64() * 1000.0;
+    println!("start to ready with 100,000 objects of 2 KiB on the disk: {took:.0} ms");
+    println!("resident memory then: {:.1} MiB", cluster.resident_mib()?);
+    Ok(())
 }
 
 fn start_times(binary: &Path, base: &Path) -> Result<()> {

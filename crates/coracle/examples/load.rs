@@ -234,13 +234,36 @@ async fn scheduling(c: &Client, server: Server, nodes: usize, pods: usize) -> Re
     Ok(())
 }
 
+/// Creates many objects and ends: `load fill pods|configmaps COUNT KUBECONFIG`.
+async fn fill(what: &str, count: usize, file: &str) -> Result<(), Failure> {
+    if what == "configmaps" {
+        return creates(file, 64, count, "fill").await.map(drop);
+    }
+    let c = client(file).await?;
+    for chunk in (0..count).collect::<Vec<usize>>().chunks(100) {
+        let sent = chunk.iter().map(|i| {
+            let (c, v) = (&c, pod(*i, true));
+            async move { post(c, "/api/v1/namespaces/default/pods", &v).await }
+        });
+        futures::future::try_join_all(sent).await?;
+    }
+    let request = Request::get("/api/v1/namespaces/default/pods").body(vec![])?;
+    println!("{count} pods are {:.1} MB of JSON", read(&c, request).await? as f64 / 1e6);
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["fill", what, count, file] = arguments[..] {
+        return fill(what, count.parse()?, file).await;
+    }
     let file = std::env::args().nth(1).ok_or("usage: load KUBECONFIG")?;
     let pid = std::env::args().nth(2).ok_or("usage: load KUBECONFIG PID")?;
     let (c, server) = (client(&file).await?, Server(pid.parse()?));
-    for (writers, total) in [(1, 2000), (64, 20_000)] {
+    for (writers, total) in [(1, 2000), (16, 10_000), (64, 20_000)] {
         let cpu = server.cpu()?;
         let rate = creates(&file, writers, total, &format!("w{writers}")).await?;
         let each = server.each(cpu, total)?;

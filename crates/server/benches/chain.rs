@@ -36,7 +36,8 @@ fn main() -> Result<(), Failure> {
         println!("  durable: {}", creates(&durable).await?);
         let memory = server(Store::in_memory(), directory.path()).await?;
         println!("  in memory: {}", creates(&memory).await?);
-        fan_out(&server(Store::in_memory(), directory.path()).await?).await
+        fan_out(&server(Store::in_memory(), directory.path()).await?).await?;
+        applies(&server(Store::in_memory(), directory.path()).await?).await
     })
 }
 
@@ -50,6 +51,55 @@ async fn server(store: Store, directory: &std::path::Path) -> Result<Arc<Server>
 
 fn admin() -> Identity {
     Identity::user("admin", &["system:masters"])
+}
+
+/// Fields of the Deployment that is applied.
+const FIELDS: usize = 500;
+const APPLIES: usize = 500;
+
+/// A Deployment whose container has so many variables that there are [`FIELDS`] fields.
+fn wide(image: usize) -> String {
+    let fixed = 20;
+    let environment: Vec<String> = (0..(FIELDS - fixed) / 2)
+        .map(|i| format!("{{\"name\":\"V{i}\",\"value\":\"value {i}\"}}"))
+        .collect();
+    format!(
+        "{{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"wide\"}},\"spec\":{{\"selector\":{{\"matchLabels\":{{\"a\":\"b\"}}}},\"template\":{{\"metadata\":{{\"labels\":{{\"a\":\"b\"}}}},\"spec\":{{\"containers\":[{{\"name\":\"c\",\"image\":\"i:{image}\",\"env\":[{}]}}]}}}}}}}}",
+        environment.join(",")
+    )
+}
+
+/// Server-side applies of one caller: each changes one field, or none.
+async fn applies(server: &Arc<Server>) -> Result<(), Failure> {
+    let apply = async |image: usize| -> Result<(), Failure> {
+        let request = Request::builder()
+            .method(Method::PATCH)
+            .uri("/apis/apps/v1/namespaces/default/deployments/wide?fieldManager=bench")
+            .header("content-type", "application/apply-patch+yaml")
+            .body(Bytes::from(wide(image)))?;
+        let response = server.handle(&admin(), request).await;
+        match response.status().is_success() {
+            true => Ok(()),
+            false => Err(format!("the answer was {}", response.status()).into()),
+        }
+    };
+    apply(0).await?;
+    for (what, changes) in [("changing one field", true), ("changing nothing", false)] {
+        let started = Instant::now();
+        for i in 1..=APPLIES {
+            apply(if changes { i } else { APPLIES }).await?;
+        }
+        let rate = APPLIES as f64 / started.elapsed().as_secs_f64();
+        println!("server-side apply, a Deployment of {FIELDS} fields, {what}: {rate:.0}/s");
+    }
+    let parsed = Instant::now();
+    for i in 0..APPLIES {
+        let v: serde_json::Value = serde_json::from_str(&wide(i))?;
+        std::hint::black_box(serde_json::to_vec(&v)?);
+    }
+    let floor = APPLIES as f64 / parsed.elapsed().as_secs_f64();
+    println!("  the floor, its JSON read and written once: {floor:.0}/s");
+    Ok(())
 }
 
 async fn post(server: &Arc<Server>, name: &str, size: usize) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! `cargo bench -p coracle-store`: durable writes of 2 KiB from 64 writers at once, beside what
+//! `cargo bench -p coracle-store`: durable writes of 2 KiB from 1, 16 and 64 writers at once, beside what
 //! lies under them: the bare engine, and a bare file. Each write is on disk before it counts.
 
 use coracle_store::{Encoded, Expect, Header, Key, Store, Write};
@@ -11,55 +11,60 @@ use std::{
     time::Instant,
 };
 
-const WRITERS: usize = 64;
-const WRITES: usize = 40_000;
+/// How many write at once, and how many writes that is worth measuring.
+const LOADS: [(usize, usize); 3] = [(1, 2_000), (16, 20_000), (64, 40_000)];
 const BYTES: usize = 2048;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
-    let file = per_second(|| file(directory.path()))?;
-    let engine = per_second(|| engine(&directory.path().join("engine")))?;
-    let store = per_second(|| store(&directory.path().join("store")))?;
-    println!("durable writes of {BYTES} bytes, {WRITERS} at once:");
-    println!("  a bare file, one fdatasync for {WRITERS}: {file:.0}/s");
-    println!("  the bare engine, batches of {WRITERS}: {engine:.0}/s");
-    println!("  the store, {WRITERS} writers: {store:.0}/s, {:.2} of the engine", store / engine);
+    println!("durable writes of {BYTES} bytes:");
+    for (writers, writes) in LOADS {
+        let place = directory.path().join(writers.to_string());
+        std::fs::create_dir(&place)?;
+        let file = per_second(writes, || file(&place, writers, writes))?;
+        let engine = per_second(writes, || engine(&place.join("engine"), writers, writes))?;
+        let store = per_second(writes, || store(&place.join("store"), writers, writes))?;
+        println!(
+            "  {writers} at once: a bare file, one fdatasync for {writers}: {file:.0}/s; the bare engine, batches of {writers}: {engine:.0}/s; the store, {writers} writers: {store:.0}/s, {:.2} of the engine",
+            store / engine
+        );
+    }
     Ok(())
 }
 
-fn per_second(run: impl FnOnce() -> Result<(), Failure>) -> Result<f64, Failure> {
+fn per_second(writes: usize, run: impl FnOnce() -> Result<(), Failure>) -> Result<f64, Failure> {
     let started = Instant::now();
     run()?;
-    Ok(WRITES as f64 / started.elapsed().as_secs_f64())
+    Ok(writes as f64 / started.elapsed().as_secs_f64())
 }
 
-fn file(directory: &std::path::Path) -> Result<(), Failure> {
+fn file(directory: &std::path::Path, writers: usize, writes: usize) -> Result<(), Failure> {
     let mut file = std::fs::File::create(directory.join("log"))?;
-    let batch = vec![b'x'; BYTES * WRITERS];
-    for _ in 0..WRITES / WRITERS {
+    let batch = vec![b'x'; BYTES * writers];
+    for _ in 0..writes / writers {
         file.write_all(&batch)?;
         file.sync_data()?;
     }
     Ok(())
 }
 
-fn engine(directory: &std::path::Path) -> Result<(), Failure> {
+fn engine(directory: &std::path::Path, writers: usize, writes: usize) -> Result<(), Failure> {
     let database = fjall::Database::builder(directory).open()?;
     let objects = database.keyspace("objects", fjall::KeyspaceCreateOptions::default)?;
     let value = vec![b'x'; BYTES];
-    for batch in 0..WRITES / WRITERS {
+    for batch in 0..writes / writers {
         let mut b = database.batch().durability(Some(fjall::PersistMode::SyncData));
-        for i in 0..WRITERS {
-            b.insert(&objects, format!("c\0configmaps\0default\0{}", batch * WRITERS + i), &*value);
+        for i in 0..writers {
+            b.insert(&objects, format!("c\0configmaps\0default\0{}", batch * writers + i), &*value);
         }
         b.commit()?;
     }
     Ok(())
 }
 
-fn store(directory: &std::path::Path) -> Result<(), Failure> {
+fn store(directory: &std::path::Path, writers: usize, writes: usize) -> Result<(), Failure> {
     let cluster = Store::open(directory)?.cluster("c")?;
     let resource: Arc<str> = "configmaps".into();
     let next = Arc::new(AtomicUsize::new(0));
@@ -70,7 +75,7 @@ fn store(directory: &std::path::Path) -> Result<(), Failure> {
             tokio::spawn(async move {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= WRITES {
+                    if i >= writes {
                         return Ok::<(), Failure>(());
                     }
                     let text = format!(
@@ -83,7 +88,7 @@ fn store(directory: &std::path::Path) -> Result<(), Failure> {
                 }
             })
         };
-        let writers: Vec<_> = (0..WRITERS).map(|_| writer()).collect();
+        let writers: Vec<_> = (0..writers).map(|_| writer()).collect();
         for w in writers {
             w.await??;
         }
