@@ -202,7 +202,13 @@ fn apply_once(
         time: last.as_ref().and_then(|l| l.time.clone()),
     };
     managed.0.insert(me.clone(), owned);
+    // What states at least what it stated last time takes nothing away: the usual apply.
+    let grows = |last: &Owned| {
+        last.api_version == versions.current
+            && managed.0.get(&me).is_some_and(|new| last.fields.difference(&new.fields).is_empty())
+    };
     let merged = match &last {
+        Some(last) if grows(last) => merged,
         // Merged anew: what is stated empty may have gone with what was in it.
         Some(last) => versions.typed.merge(&prune(versions, merged, &managed, last)?, config)?,
         None => merged,

@@ -38,7 +38,14 @@ fn main() -> Result<(), Failure> {
         let registry = Registry::new(store, Minor::LATEST, jiff::Timestamp::now);
         let server = Server::new(Arc::new(registry), pki.token_key()?);
         bootstrap::run(&server, SocketAddr::from(([127, 0, 0, 1], 6443))).await?;
-        send(&server, Method::POST, "/api/v1/namespaces/default/serviceaccounts", "", r#"{"metadata":{"name":"default"}}"#).await?;
+        send(
+            &server,
+            Method::POST,
+            "/api/v1/namespaces/default/serviceaccounts",
+            "",
+            r#"{"metadata":{"name":"default"}}"#,
+        )
+        .await?;
         let mut there = 0;
         for size in SIZES {
             while there < size {
@@ -62,7 +69,8 @@ async fn send(
     if !accept.is_empty() {
         request = request.header("accept", accept);
     }
-    let request = request.header("content-type", "application/json").body(Bytes::from(body.to_owned()))?;
+    let request =
+        request.header("content-type", "application/json").body(Bytes::from(body.to_owned()))?;
     let admin = Identity::user("admin", &["system:masters"]);
     let response = server.handle(&admin, request).await;
     let status = response.status();
@@ -86,9 +94,8 @@ async fn create(server: &Arc<Server>, i: usize) -> Result<(), Failure> {
 async fn lists(server: &Arc<Server>, size: usize) -> Result<(), Failure> {
     println!("list of {size} pods:");
     for (name, accept) in FORMS {
-        let list = async || {
-            send(server, Method::GET, "/api/v1/namespaces/default/pods", accept, "").await
-        };
+        let list =
+            async || send(server, Method::GET, "/api/v1/namespaces/default/pods", accept, "").await;
         // The first one may make what later ones find made.
         let first = Instant::now();
         let bytes = list().await?;

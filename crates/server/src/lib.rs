@@ -34,6 +34,7 @@ pub mod request;
 pub mod respond;
 pub mod review;
 mod roots;
+mod shapes;
 mod watching;
 mod websocket;
 

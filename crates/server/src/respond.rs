@@ -3,7 +3,8 @@
 use crate::{
     binary,
     body::{self, Body},
-    negotiate::{Accept, Format, Include, JSON, Meta, PROTOBUF, Shape, YAML},
+    negotiate::{Accept, Format, JSON, PROTOBUF, Shape, YAML},
+    shapes::{self, Table},
 };
 use bytes::{Bytes, BytesMut};
 use coracle_meta::Status;
@@ -85,57 +86,23 @@ pub(crate) fn object(
         return Ok(with(code, JSON, bytes.clone()));
     }
     accept.shape.check(&kind.kind, false)?;
-    let v = parse(bytes)?;
-    let shaped = match accept.shape {
-        Shape::Object => v,
-        Shape::Partial(meta) | Shape::PartialList(meta) => partial(&v, meta),
-        Shape::Table(meta) => {
-            let rows = vec![row(kind, &v, accept.include, meta, now)];
-            let list = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-            table(kind, meta, list, rows, true)
+    let text = match accept.shape {
+        Shape::Object => return encode(code, accept.format, &parse(bytes)?),
+        Shape::Partial(version) | Shape::PartialList(version) => shapes::partial(bytes, version)?,
+        Shape::Table(version) => {
+            let table = Table { kind, include: accept.include, version, now };
+            table.of_one(bytes, true)?
         }
     };
-    encode(code, accept.format, &shaped)
+    encode_text(code, accept.format, text)
 }
 
-/// Metadata only.
-pub(crate) fn partial(v: &Value, meta: Meta) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": v["metadata"]})
-}
-
-/// One row of a table.
-pub(crate) fn row(kind: &Kind, v: &Value, include: Include, meta: Meta, now: Timestamp) -> Value {
-    let cells: Vec<Value> = kind.columns.iter().map(|c| c.cell(v, now)).collect();
-    let mut row = json!({"cells": cells});
-    match include {
-        Include::None => {}
-        Include::Metadata => row["object"] = partial(v, meta),
-        Include::Object => row["object"] = v.clone(),
+/// JSON in another format, if the client wants that.
+fn encode_text(code: StatusCode, format: Format, text: String) -> Result<Response<Body>, Status> {
+    match format {
+        Format::Json => Ok(with(code, JSON, text)),
+        other => encode(code, other, &parse(text.as_bytes())?),
     }
-    if kind.kind == "Pod" {
-        let message = match v["status"]["phase"].as_str() {
-            Some("Succeeded") => Some("The pod has completed successfully."),
-            Some("Failed") => Some("The pod failed."),
-            _ => None,
-        };
-        if let Some(message) = message {
-            row["conditions"] = json!([{"type": "Completed", "status": "True", "reason": v["status"]["phase"], "message": message}]);
-        }
-    }
-    row
-}
-
-/// A table; column definitions are left out of later events of a watch.
-pub(crate) fn table(
-    kind: &Kind,
-    meta: Meta,
-    list: Value,
-    rows: Vec<Value>,
-    definitions: bool,
-) -> Value {
-    let columns: Vec<Value> =
-        if definitions { kind.columns.iter().map(|c| c.definition()).collect() } else { vec![] };
-    json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": list, "columnDefinitions": columns, "rows": rows})
 }
 
 fn list_meta(kind: &Kind, list: &List) -> Value {
@@ -173,34 +140,21 @@ pub(crate) fn list(
     if accept.shape == Shape::Object && accept.format == Format::Json {
         return Ok(with(StatusCode::OK, JSON, concatenate(kind, &items, &meta)));
     }
-    let values = items.iter().map(|b| parse(b)).collect::<Result<Vec<_>, _>>()?;
-    let mut v = match accept.shape {
-        Shape::Table(version) => {
-            let now = registry.now();
-            let rows = values.iter().map(|v| row(kind, v, accept.include, version, now));
-            table(kind, version, meta, rows.collect(), true)
+    let bytes = items.iter().map(|b| &**b);
+    let text = match accept.shape {
+        Shape::Object => {
+            let v = parse(&concatenate(kind, &items, &meta))?;
+            return encode(StatusCode::OK, accept.format, &v);
         }
         Shape::Partial(version) | Shape::PartialList(version) => {
-            let items: Vec<Value> = values.iter().map(|v| partial(v, version)).collect();
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
-                "metadata": meta, "items": items})
+            shapes::partials(bytes, &meta, version)?
         }
-        Shape::Object => {
-            json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta, "items": values})
+        Shape::Table(version) => {
+            let now = registry.now();
+            Table { kind, include: accept.include, version, now }.of(bytes, &meta, true)?
         }
     };
-    if accept.shape == Shape::Object && !kind.custom {
-        v["items"].as_array_mut().into_iter().flatten().for_each(cut_type);
-    }
-    encode(StatusCode::OK, accept.format, &v)
-}
-
-/// Items of typed lists do not say their kind.
-fn cut_type(item: &mut Value) {
-    if let Some(map) = item.as_object_mut() {
-        map.remove("kind");
-        map.remove("apiVersion");
-    }
+    encode_text(StatusCode::OK, accept.format, text)
 }
 
 /// A list of objects' bytes at a revision.

@@ -5,7 +5,7 @@ use crate::{
     body::{self, Body},
     negotiate::{Accept, Format, Shape},
     options::Query,
-    respond,
+    shapes::{self, Table},
 };
 use bytes::{Bytes, BytesMut};
 use coracle_meta::Status;
@@ -251,6 +251,17 @@ impl Stream {
         }
     }
 
+    /// The same of JSON.
+    fn text(&self, kind: &str, text: &str) -> Result<Bytes, Status> {
+        match self.accept.format {
+            Format::Protobuf => {
+                let v: Value = serde_json::from_str(text).map_err(Status::internal)?;
+                Ok(self.value(kind, &v))
+            }
+            _ => Ok(frame(kind, text.as_bytes())),
+        }
+    }
+
     fn render(&self, kind: EventKind, object: &Object) -> Bytes {
         let shown = self.shown(kind, object);
         shown.unwrap_or_else(|s| self.value("ERROR", &s.to_value()))
@@ -263,22 +274,18 @@ impl Stream {
             return Ok(protobuf::watch_frame(type_name(kind), &sealed).into());
         }
         let bytes = registry.present(&self.kind, object)?;
-        if self.accept.shape == Shape::Object {
-            return Ok(frame(type_name(kind), &bytes));
-        }
-        let v: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
-        let shaped = match self.accept.shape {
+        let text = match self.accept.shape {
+            Shape::Object => return Ok(frame(type_name(kind), &bytes)),
             Shape::Table(version) => {
                 let definitions = !self.table_started.swap(true, Ordering::Relaxed);
-                let meta = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-                let include = self.accept.include;
-                let row = respond::row(&self.kind, &v, include, version, registry.now());
-                respond::table(&self.kind, version, meta, vec![row], definitions)
+                let (include, now) = (self.accept.include, registry.now());
+                Table { kind: &self.kind, include, version, now }.of_one(&bytes, definitions)?
             }
-            Shape::Partial(version) | Shape::PartialList(version) => respond::partial(&v, version),
-            Shape::Object => v,
+            Shape::Partial(version) | Shape::PartialList(version) => {
+                shapes::partial(&bytes, version)?
+            }
         };
-        Ok(self.value(type_name(kind), &shaped))
+        self.text(type_name(kind), text.trim_end())
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
@@ -286,22 +293,22 @@ impl Stream {
         if initial_end {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self.accept.shape {
+        let text = match self.accept.shape {
             Shape::Object => {
-                json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta})
+                let v = json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": meta});
+                v.to_string()
             }
             Shape::Partial(version) | Shape::PartialList(version) => {
-                respond::partial(&json!({"metadata": meta}), version)
+                shapes::partial_of(&meta.to_string(), version)
             }
             Shape::Table(version) => {
-                let object = respond::partial(&json!({"metadata": meta}), version);
-                let list = json!({"resourceVersion": revision.to_string()});
-                let row = json!({"cells": [], "object": object});
-                let mut table = respond::table(&self.kind, version, list, vec![row], false);
-                table["columnDefinitions"] = json!([]);
-                table
+                let object = shapes::partial_of(&meta.to_string(), version);
+                format!(
+                    "{{\"kind\":\"Table\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\"columnDefinitions\":[],\"rows\":[{{\"cells\":[],\"object\":{object}}}]}}",
+                    version.api_version()
+                )
             }
         };
-        self.value("BOOKMARK", &object)
+        self.text("BOOKMARK", &text).unwrap_or_default()
     }
 }

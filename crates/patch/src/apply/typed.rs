@@ -5,7 +5,7 @@ use super::field_set::{Element, FieldSet, Node};
 use crate::PatchError;
 use coracle_schema::{Arena, ListType, Pack, Slot, Type, defaults};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The type of a value.
 #[derive(Clone, Copy, Debug)]
@@ -411,20 +411,24 @@ impl<'a> Typed<'a> {
     /// A set as it is since the schema has become what it is: fields of what is now owned as a whole
     /// become the whole.
     pub fn reconcile(self, v: &Value, set: &FieldSet) -> FieldSet {
+        let mut items: HashMap<Element, &Value> = HashMap::new();
+        for item in v.as_array().into_iter().flatten() {
+            if let Ok(element) = self.element(item) {
+                items.entry(element).or_insert(item);
+            }
+        }
         set.map(|e, node| {
+            if node.children.is_empty() {
+                return node.clone();
+            }
             let child = self.child(e);
-            let value = match (e, v) {
-                (Element::Field(name), _) => v.get(&**name),
-                (_, Value::Array(items)) => {
-                    items.iter().find(|i| self.element(i).is_ok_and(|x| x == *e))
-                }
-                _ => None,
+            let value = match e {
+                Element::Field(name) => v.get(&**name),
+                e => items.get(e).copied(),
             };
             match value {
                 Some(value)
-                    if !node.children.is_empty()
-                        && child.slot.is_some()
-                        && matches!(child.shape(value), Shape::Leaf) =>
+                    if child.slot.is_some() && matches!(child.shape(value), Shape::Leaf) =>
                 {
                     Node::leaf()
                 }
