@@ -146,6 +146,7 @@ async fn get(writer: &Writer, at: &str) -> Result<Value, String> {
 /// Registers the groups that the API server serves by itself.
 async fn register(writer: &Writer) {
     for (group, priority, versions) in
+        // The aggregator does not register itself.
         groups::BUILT_IN.iter().filter(|(g, ..)| *g != "apiregistration.k8s.io")
     {
         for (version, version_priority) in *versions {

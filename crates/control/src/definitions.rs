@@ -41,6 +41,10 @@ pub fn start(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) {
         if let Some(o) = c.new.filter(|o| o.metadata.deletion_timestamp.is_some()) {
             d.add(key(&**o));
         }
+        // A change of status or schema only concerns nobody here.
+        if c.old.map(|o| &o.data) == c.new.map(|o| &o.data) {
+            return;
+        }
         for o in [c.old, c.new].into_iter().flatten() {
             n.add(text(&o.data["group"]));
             versions(o).for_each(|v| s.add((text(&o.data["group"]), v)));
@@ -80,7 +84,7 @@ fn trim(o: &mut DynamicObject) {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let mut conditions = conditions.filter(|c| c["type"] == "NamesAccepted");
     let waits = conditions.any(|c| c["status"] == "False");
-    o.data = json!({"group": spec["group"], "plural": spec["names"]["plural"], "versions": served, "waits": waits});
+    o.data = json!({"group": spec["group"], "plural": spec["names"]["plural"], "versions": served, "names": status["acceptedNames"], "waits": waits});
 }
 
 fn text(v: &Value) -> String {

@@ -22,11 +22,8 @@ use tokio::{sync::Notify, task::JoinSet};
 
 /// How often new kinds are looked for, besides when a definition changes.
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
-/// How soon an owner that is there, but that no watch has told of, is looked for again: until its kind is
-/// watched its end would go unnoticed.
-const UNSEEN: Duration = Duration::from_secs(1);
 /// A burst of new definitions is one discovery.
-const SETTLE: Duration = Duration::from_millis(50);
+const SETTLE: Duration = Duration::from_millis(200);
 
 type Shared = Arc<(Mutex<Graph>, Arc<Queue<String>>)>;
 
@@ -98,10 +95,11 @@ async fn watch(
         let set = |o: PartialObjectMeta<DynamicObject>| {
             let item = item(&here, o);
             let uid = item.uid.clone();
-            graph.lock().set(item).into_iter().for_each(|u| queue.add(u));
-            if definitions {
+            let mut graph = graph.lock();
+            if definitions && graph.get(&uid).is_none() {
                 defined.notify_one();
             }
+            graph.set(item).into_iter().for_each(|u| queue.add(u));
             uid
         };
         match event {
@@ -112,6 +110,8 @@ async fn watch(
                     graph.lock().remove(gone).into_iter().for_each(|u| queue.add(u));
                 }
                 present = std::mem::take(&mut listed);
+                // An owner that ended before its kind was watched ended unnoticed.
+                graph.lock().unresolved(&here.0).into_iter().for_each(|u| queue.add(u));
             }
             Ok(watcher::Event::Apply(o)) => drop(present.insert(set(o))),
             Ok(watcher::Event::Delete(o)) => {
@@ -204,7 +204,6 @@ async fn collect(
     let at = |i: &Item| path(&i.resource.0, &i.resource.1, &i.namespace, &i.name, "");
     let gone = |e: Error| if e.code() == Some(404) { Ok(Value::Null) } else { Err(e) };
     match verdict {
-        Verdict::Keep if !there.is_empty() => return Ok(Some(UNSEEN)),
         Verdict::Keep => {}
         Verdict::Delete { propagation } => {
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation, "preconditions": {"uid": item.uid}});

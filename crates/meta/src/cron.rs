@@ -59,9 +59,8 @@ impl Schedule {
         let given = &text["@every ".len()..];
         let seconds =
             crate::time::parse_go_duration(given).map(|d| d.as_secs().max(1)).ok_or_else(|| {
-                let bare = !given.is_empty() && given.bytes().all(|b| b.is_ascii_digit());
-                let why = if bare { "missing unit in duration" } else { "invalid duration" };
-                format!("failed to parse duration {text}: time: {why} {given:?}")
+                let why = crate::time::go_duration_fault(given);
+                format!("failed to parse duration {text}: {why}")
             })?;
         Ok(Self {
             minutes: 0,

@@ -310,9 +310,9 @@ impl Parser {
 
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         if !self.peek("(") {
-            let SelectorError(why) = unexpected(&self.next(), "'('");
             // The one place where upstream has no comma.
-            return Err(SelectorError(why.replacen("', ", "' ", 1)));
+            let token = self.next();
+            return Err(SelectorError(format!("found '{}' expected: '('", found(&token))));
         }
         self.at += 1;
         let mut values = Vec::new();
@@ -341,12 +341,15 @@ impl Parser {
 }
 
 fn unexpected(token: &Option<Token>, expected: &str) -> SelectorError {
-    let found = match token {
+    SelectorError(format!("found '{}', expected: {expected}", found(token)))
+}
+
+fn found(token: &Option<Token>) -> &str {
+    match token {
         None => "",
         Some(Token::Word(w)) => w,
         Some(Token::Symbol(s)) => s,
-    };
-    SelectorError(format!("found '{found}', expected: {expected}"))
+    }
 }
 
 #[cfg(test)]

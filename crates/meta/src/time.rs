@@ -58,6 +58,13 @@ pub fn parse_go_duration(s: &str) -> Option<SignedDuration> {
     Some(SignedDuration::from_nanos(nanos))
 }
 
+/// Why Go refuses a duration that [`parse_go_duration`] could not read.
+pub fn go_duration_fault(s: &str) -> String {
+    let bare = !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let why = if bare { "missing unit in duration" } else { "invalid duration" };
+    format!("time: {why} {s:?}")
+}
+
 /// Reads a value of OpenAPI's format `duration`: a Go duration, or a number and a unit that may
 /// also be a day or a week.
 pub fn parse_openapi_duration(s: &str) -> Option<SignedDuration> {

@@ -3,7 +3,7 @@
 //! count on it: kube-rs adds a finalizer so.
 
 use crate::PatchError;
-use coracle_schema::decode::json_type;
+use coracle_schema::decode::mismatch;
 use serde_json::{Map, Value};
 
 /// Most operations of one patch, as upstream.
@@ -40,9 +40,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
 
 /// The operations of a patch, of which only the shape is sure; null is none.
 fn read(patch: &Value) -> Result<&[Value], PatchError> {
-    let wrong = |v: &Value, what: &str| {
-        PatchError::Malformed(format!("json: cannot unmarshal {} into Go {what}", json_type(v)))
-    };
+    let wrong = |v: &Value, what: &str| PatchError::Malformed(mismatch(v, what));
     let operations = match patch {
         Value::Null => return Ok(&[]),
         Value::Array(operations) => operations,

@@ -208,12 +208,7 @@ impl Registry {
                 meta["generation"] = json!(generation);
             }
         }
-        if namespace_content {
-            v["status"]["phase"] = json!("Terminating");
-        }
-        if kind.plural == "customresourcedefinitions" && !kind.custom {
-            strategy::crd_deleted(self, v);
-        }
+        strategy::prepare_delete(self, kind, v);
         true
     }
 

@@ -2,7 +2,7 @@
 
 use base64::{DecodeError, Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_meta::{Status, json as strict};
-use coracle_schema::decode::json_type;
+use coracle_schema::decode::mismatch;
 use coracle_store::object::Name;
 use serde_json::{Value, json};
 
@@ -67,11 +67,8 @@ impl Token {
             format!("illegal base64 data at input byte {at}")
         })?;
         let token = strict::decode(&bytes).map_err(|e| e.to_string())?.value;
-        let into = |v: &Value, what: &str| {
-            format!("json: cannot unmarshal {} into Go {what}", json_type(v))
-        };
         if !token.is_object() {
-            return Err(into(&token, "value of type storage.continueToken"));
+            return Err(mismatch(&token, "value of type storage.continueToken"));
         }
         match token["v"].as_str().unwrap_or_default() {
             VERSION => {}
@@ -79,9 +76,9 @@ impl Token {
         }
         let rv = match &token["rv"] {
             Value::Null => 0,
-            v => {
-                v.as_i64().ok_or_else(|| into(v, "struct field continueToken.rv of type int64"))?
-            }
+            v => v
+                .as_i64()
+                .ok_or_else(|| mismatch(v, "struct field continueToken.rv of type int64"))?,
         };
         let start = token["start"].as_str().unwrap_or_default();
         if rv == 0 {

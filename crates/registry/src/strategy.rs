@@ -10,8 +10,7 @@ use crate::{Registry, write::set_or_remove};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coracle_meta::{Status, time};
 use coracle_schema::Kind;
-pub(crate) use definitions::crd_deleted;
-use definitions::{crd_create, crd_update};
+use definitions::{crd_create, crd_deleted, crd_update};
 use jobs::job_create;
 use pods::{pod_after_defaults, pod_create, pod_template};
 use serde_json::{Map, Value, json};
@@ -125,6 +124,15 @@ pub(crate) fn prepare_update(
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// What the status of an object says once it is marked for deletion.
+pub(crate) fn prepare_delete(r: &Registry, kind: &Kind, v: &mut Value) {
+    match key(kind).as_str() {
+        "/namespaces" => v["status"]["phase"] = json!("Terminating"),
+        "apiextensions.k8s.io/customresourcedefinitions" => crd_deleted(r, v),
+        _ => {}
     }
 }
 

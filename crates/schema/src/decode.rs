@@ -307,6 +307,11 @@ fn is_base64(s: &str) -> bool {
         && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
 }
 
+/// What Go's decoder says of a value that does not fit what it is read into.
+pub fn mismatch(v: &Value, into: &str) -> String {
+    format!("json: cannot unmarshal {} into Go {into}", json_type(v))
+}
+
 /// The error of a built-in kind, in the words of upstream's decoder: the innermost struct, then the
 /// path of fields without indexes.
 pub fn go_message(e: &TypeError) -> String {

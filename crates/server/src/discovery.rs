@@ -1,12 +1,12 @@
 //! What there is: `/version`, `/api`, `/apis`, each group and version, and the aggregated form
 //! (KEP-3352) that kubectl asks for first.
 
-use crate::{Server, aggregation, body::Body, respond};
+use crate::{Server, aggregation, body::Body, request, respond};
 use bytes::Bytes;
 use coracle_meta::gvk::api_version;
 use coracle_registry::Registry;
 use coracle_schema::{Kind, Scope};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -40,8 +40,7 @@ pub(crate) fn answer(
         ["api"] if aggregated => return Some(aggregate(server, true, headers)),
         ["apis"] if aggregated => return Some(aggregate(server, false, headers)),
         ["api"] => {
-            let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-            let address = request.uri().authority().map(Authority::as_str).or(host);
+            let address = request::authority(request);
             json!({"kind": "APIVersions", "versions": ["v1"],
                 "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address.unwrap_or_default()}]})
         }

@@ -21,11 +21,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
 use ring::digest::{Context, SHA512, digest};
 use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 const V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// The same by its older name, which most clients still send.
@@ -35,7 +31,7 @@ const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 /// The documents that were asked for last: a client that asks often asks for the same.
 #[derive(Debug, Default)]
 pub struct Cache {
-    v2: Mutex<Option<(u64, &'static str, Bytes)>>,
+    v2: Mutex<Option<(u64, &'static str, String, Bytes)>>,
     v3: Mutex<Option<(String, String, Bytes)>>,
 }
 
@@ -76,19 +72,22 @@ fn index(server: &Server) -> Value {
             add(&path, &custom_hash(server, &kinds));
         }
     }
-    for (path, hash) in built_in(server.registry.minor()) {
+    for (path, hash) in &*built_in(server.registry.minor()) {
         add(path, hash);
     }
     json!({"paths": paths})
 }
 
+/// Hashes of documents by their paths.
+type Hashes = Arc<BTreeMap<String, String>>;
+
 /// The hashes of the documents that are the same in all clusters of a minor.
-fn built_in(minor: Minor) -> &'static BTreeMap<String, String> {
-    static KNOWN: OnceLock<Mutex<BTreeMap<u32, &'static BTreeMap<String, String>>>> =
-        OnceLock::new();
-    let known = KNOWN.get_or_init(Mutex::default);
-    if let Some(hashes) = known.lock().get(&minor.number()) {
-        return hashes;
+fn built_in(minor: Minor) -> Hashes {
+    // Held while they are made: who comes meanwhile needs them too.
+    static KNOWN: Mutex<BTreeMap<u32, Hashes>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock();
+    if let Some(hashes) = known.get(&minor.number()) {
+        return hashes.clone();
     }
     let table = KindTable::new(&pack::of(minor).kinds, vec![]);
     let prose = Prose::unpack();
@@ -102,9 +101,9 @@ fn built_in(minor: Minor) -> &'static BTreeMap<String, String> {
     for (path, document) in openapi::roots(&groups, minor, &describe) {
         all.insert(path, hash(&document));
     }
-    // There are as many as there are minors.
-    let all: &'static _ = Box::leak(Box::new(all));
-    known.lock().entry(minor.number()).or_insert(all)
+    let all = Arc::new(all);
+    known.insert(minor.number(), all.clone());
+    all
 }
 
 /// A hash of what a document of custom kinds is made of, which is cheaper than the document.
@@ -133,8 +132,12 @@ fn hex(bytes: &[u8]) -> String {
 fn version_3(server: &Server, wanted: &str, request: &Request<Bytes>) -> Response<Body> {
     let kinds = server.registry.kinds();
     let minor = server.registry.minor();
-    let found = versions(&kinds).into_iter().find(|(p, _)| p == wanted).map(|(_, kinds)| kinds);
-    let custom = found.as_ref().filter(|kinds| kinds.iter().any(|k| k.custom));
+    let found = match wanted.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => kinds.of("", version),
+        ["apis", group, version] => kinds.of(group, version),
+        _ => None,
+    };
+    let custom = found.filter(|kinds| kinds.iter().any(|k| k.custom));
     let hash = match custom {
         Some(kinds) => custom_hash(server, kinds),
         None => match built_in(minor).get(wanted) {
@@ -172,7 +175,7 @@ fn document(
     server: &Server,
     wanted: &str,
     hash: &str,
-    found: Option<Vec<Arc<Kind>>>,
+    found: Option<&[Arc<Kind>]>,
     kinds: &KindTable,
 ) -> Bytes {
     if let Some((path, of, bytes)) = &*server.openapi.v3.lock() {
@@ -184,7 +187,7 @@ fn document(
     let prose = Prose::unpack();
     let describe = |def: &str, field: &str| prose.of(def, field);
     let v = match found {
-        Some(kinds) => openapi::document(&kinds, minor, &describe),
+        Some(kinds) => openapi::document(kinds, minor, &describe),
         None => {
             let groups: Vec<&str> = kinds.groups().map(|(g, _)| g).collect();
             let all = openapi::roots(&groups, minor, &describe);
@@ -204,19 +207,21 @@ fn version_2(server: &Server, headers: &HeaderMap) -> Response<Body> {
     let content_type = if accepted == JSON { JSON } else { V2 };
     let kinds = server.registry.kinds();
     let mut known = server.openapi.v2.lock();
-    let bytes = match &*known {
-        Some((id, of, bytes)) if *id == kinds.id && *of == content_type => bytes.clone(),
+    let (hash, bytes) = match &*known {
+        Some((id, of, hash, bytes)) if *id == kinds.id && *of == content_type => {
+            (hash.clone(), bytes.clone())
+        }
         _ => {
             let v = whole(&kinds, server.registry.minor());
             let bytes: Bytes = match content_type {
                 JSON => v.to_string().into(),
                 _ => gnostic::encode(&v).into(),
             };
-            *known = Some((kinds.id, content_type, bytes.clone()));
-            bytes
+            let hash = hex(digest(&SHA512, &bytes).as_ref());
+            *known = Some((kinds.id, content_type, hash.clone(), bytes.clone()));
+            (hash, bytes)
         }
     };
-    let hash = hex(digest(&SHA512, &bytes).as_ref());
     tagged(headers, content_type, &hash, bytes)
 }
 

@@ -92,11 +92,8 @@ impl Query {
         if time::parse_go_duration(text).is_some() {
             return Ok(());
         }
-        let bare = text.bytes().all(|b| b.is_ascii_digit());
-        let why = if bare { "missing unit in duration" } else { "invalid duration" };
-        Err(Status::bad_request(format!(
-            "invalid timeout specified in the request URL - time: {why} {text:?}"
-        )))
+        let why = time::go_duration_fault(text);
+        Err(Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))
     }
 
     /// Options of list and watch.

@@ -94,6 +94,12 @@ impl RequestInfo {
     }
 }
 
+/// Host and port that the client has asked: the authority of HTTP/2, or `Host`.
+pub fn authority<B>(request: &Request<B>) -> Option<&str> {
+    let host = || request.headers().get(http::header::HOST)?.to_str().ok();
+    request.uri().authority().map(http::uri::Authority::as_str).or_else(host)
+}
+
 /// The query's pairs, decoded.
 pub fn query<B>(request: &Request<B>) -> Vec<(String, String)> {
     let text = request.uri().query().unwrap_or_default();

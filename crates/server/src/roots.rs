@@ -137,8 +137,7 @@ fn keys(content_type: &'static str, v: &Value) -> Response<Body> {
 /// OpenID Connect Discovery for service account tokens: who trusts this issuer (a cloud's
 /// workload identity) verifies them without asking.
 fn configuration(server: &Server, request: &Request<Bytes>) -> Value {
-    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str).or(host);
+    let authority = request::authority(request);
     json!({
         "issuer": server.tokens.issuer(),
         "jwks_uri": format!("https://{}/openid/v1/jwks", authority.unwrap_or("kubernetes.default.svc")),

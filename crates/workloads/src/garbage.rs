@@ -106,6 +106,14 @@ impl Graph {
         look
     }
 
+    /// Objects with an owner of a group and version that is not here: once all objects of that are
+    /// known, such an owner is gone, or about to be heard of.
+    pub fn unresolved(&self, api_version: &str) -> Vec<String> {
+        let lost = |o: &Owner| o.api_version == api_version && !self.items.contains_key(&o.uid);
+        let items = self.items.values().filter(|i| i.owners.iter().any(lost));
+        items.map(|i| i.uid.clone()).collect()
+    }
+
     /// An object.
     pub fn get(&self, uid: &str) -> Option<&Item> {
         self.items.get(uid)
@@ -193,6 +201,16 @@ mod tests {
             owners: owners.iter().map(owner).collect(),
             ..Item::default()
         }
+    }
+
+    #[test]
+    fn owners_that_were_never_seen_are_looked_for() {
+        let mut g = Graph::default();
+        g.set(item("b", &["a"]));
+        assert_eq!(g.unresolved("v1"), ["b"]);
+        assert!(g.unresolved("apps/v1").is_empty());
+        g.set(item("a", &[]));
+        assert!(g.unresolved("v1").is_empty());
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn crd_update(r: &Registry, new: &mut Value) -> Result<(), Status> {
 }
 
 /// A definition whose objects are being deleted.
-pub(crate) fn crd_deleted(r: &Registry, v: &mut Value) {
+pub(super) fn crd_deleted(r: &Registry, v: &mut Value) {
     let why = ("InstanceDeletionInProgress", "CustomResource deletion is in progress");
     set_condition(r, v, "Terminating", "True", why.0, why.1);
 }
