@@ -8,11 +8,11 @@ use crate::{
     world::World,
 };
 use coracle_workloads::{
-    Decision, Resource, action, cron_job, daemon_set, deployment, disruption, job, node, pod,
-    replica_set, stateful_set,
+    Decision, PodView, Resource, action, cron_job, daemon_set, deployment, disruption, job, node,
+    pod, replica_set, stateful_set,
 };
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -138,7 +138,7 @@ where
 }
 
 /// Pods that an object controls or might adopt.
-fn own_or_orphan(world: &World, meta: &ObjectMeta) -> Vec<Arc<Pod>> {
+fn own_or_orphan(world: &World, meta: &ObjectMeta) -> Vec<Arc<PodView>> {
     let mut pods = world.pods.owned_by(meta.uid.as_deref().unwrap_or_default());
     pods.extend(world.pods.orphans(meta.namespace.as_deref().unwrap_or_default()));
     pods
@@ -317,7 +317,7 @@ fn start_nodes(world: &Arc<World>, clients: &Clients, stop: &Stop, tasks: &mut J
     };
     c.run(world, clients, &queue, stop, tasks, |w, k, now| {
         let p = w.pods.get(&k.0, &k.1)?;
-        let n = w.nodes.get("", pod::node_name(&p))?;
+        let n = w.nodes.get("", &p.node_name)?;
         Some((p.metadata.clone(), node::evict_tainted(&p, &n, now)))
     });
 

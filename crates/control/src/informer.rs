@@ -42,7 +42,7 @@ impl<K> Change<'_, K> {
 type Handler<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
 
 struct Store<K> {
-    objects: BTreeMap<Key, Arc<K>>,
+    objects: BTreeMap<Arc<Key>, Arc<K>>,
     /// Keys by the UID of the controlling owner; objects without one are under the empty UID.
     by_owner: Index,
     /// Keys by what the informer's user groups by.
@@ -50,7 +50,7 @@ struct Store<K> {
     revision: u64,
 }
 
-type Index = HashMap<String, BTreeSet<Key>>;
+type Index = HashMap<String, BTreeSet<Arc<Key>>>;
 
 /// What a kind is grouped by, such as the node of a pod.
 pub type GroupBy<K> = fn(&K) -> &str;
@@ -68,10 +68,10 @@ impl<K> Informer<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts to watch. `trim` removes what no user of the informer reads.
+    /// Starts to watch. `trim` removes what no user of the informer reads, or lets objects share it.
     pub fn start(
         api: Api<K>,
-        trim: fn(&mut K),
+        trim: impl FnMut(&mut K) + Send + 'static,
         group_by: Option<GroupBy<K>>,
         stop: &Stop,
         tasks: &mut JoinSet<()>,
@@ -93,10 +93,15 @@ where
         informer
     }
 
-    async fn run(self: Arc<Self>, api: Api<K>, trim: fn(&mut K), mut stop: Stop) {
+    async fn run(
+        self: Arc<Self>,
+        api: Api<K>,
+        mut trim: impl FnMut(&mut K) + Send,
+        mut stop: Stop,
+    ) {
         let mut stream =
             watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
-        let mut listed: BTreeMap<Key, K> = BTreeMap::new();
+        let mut listed: BTreeMap<Key, Arc<K>> = BTreeMap::new();
         loop {
             let event = tokio::select! {
                 () = stopped(&mut stop) => return,
@@ -108,7 +113,7 @@ where
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(mut o))) => {
                     trim(&mut o);
-                    listed.insert(key(&o), o);
+                    listed.insert(key(&o), Arc::new(o));
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let gone: Vec<Arc<K>> = {
@@ -116,32 +121,33 @@ where
                         store
                             .objects
                             .iter()
-                            .filter(|(k, _)| !listed.contains_key(*k))
+                            .filter(|(k, _)| !listed.contains_key(&***k))
                             .map(|(_, o)| o.clone())
                             .collect()
                     };
                     gone.iter().for_each(|o| self.remove(o));
                     // Progress grows object by object: the newest comes last, when all are in.
-                    let mut all: Vec<K> = std::mem::take(&mut listed).into_values().collect();
-                    all.sort_by_key(revision);
+                    let mut all: Vec<Arc<K>> = std::mem::take(&mut listed).into_values().collect();
+                    all.sort_by_key(|o| revision(&**o));
                     all.into_iter().for_each(|o| self.set(o));
                     self.synced.send_replace(true);
                 }
                 Some(Ok(watcher::Event::Apply(mut o))) => {
                     trim(&mut o);
-                    self.set(o);
+                    self.set(Arc::new(o));
                 }
                 Some(Ok(watcher::Event::Delete(o))) => self.remove(&o),
             }
         }
     }
 
-    fn set(&self, o: K) {
-        let new = Arc::new(o);
+    fn set(&self, new: Arc<K>) {
         let (k, revision) = (key(&*new), revision(&*new));
         let old = {
             let mut store = self.store.write();
             store.revision = store.revision.max(revision);
+            let known = store.objects.get_key_value(&k).map(|(k, _)| k.clone());
+            let k = known.unwrap_or_else(|| Arc::new(k));
             let old = store.objects.insert(k.clone(), new.clone());
             let was = old.as_deref();
             relink(&mut store.by_owner, &k, was.map(|o| owner(o)), Some(owner(&*new)));
@@ -158,16 +164,18 @@ where
         let old = {
             let mut store = self.store.write();
             store.revision = store.revision.max(revision);
-            let old = store.objects.remove(&k);
-            relink(&mut store.by_owner, &k, old.as_deref().map(|o| owner(o)), None);
+            let Some((k, old)) = store.objects.remove_entry(&k) else {
+                drop(store);
+                self.progress.send_modify(|r| *r = (*r).max(revision));
+                return;
+            };
+            relink(&mut store.by_owner, &k, Some(owner(&*old)), None);
             if let Some(by) = self.group_by {
-                relink(&mut store.by_group, &k, old.as_deref().map(by), None);
+                relink(&mut store.by_group, &k, Some(by(&old)), None);
             }
             old
         };
-        if let Some(old) = old {
-            self.tell(&Change { old: Some(&old), new: None }, revision);
-        }
+        self.tell(&Change { old: Some(&old), new: None }, revision);
     }
 
     fn tell(&self, change: &Change<'_, K>, revision: u64) {
@@ -217,8 +225,8 @@ where
         self.store
             .read()
             .objects
-            .range(first..)
-            .take_while(|((ns, _), _)| ns == namespace)
+            .range::<Key, _>(first..)
+            .take_while(|(k, _)| k.0 == namespace)
             .map(|(_, o)| o.clone())
             .collect()
     }
@@ -251,15 +259,15 @@ where
             .by_owner
             .get("")
             .into_iter()
-            .flat_map(|keys| keys.range(first.clone()..))
-            .take_while(|(ns, _)| ns == namespace)
+            .flat_map(|keys| keys.range::<Key, _>(first.clone()..))
+            .take_while(|k| k.0 == namespace)
             .filter_map(|k| store.objects.get(k).cloned())
             .collect()
     }
 }
 
 /// Moves a key from one entry of an index to another.
-fn relink(index: &mut Index, k: &Key, old: Option<&str>, new: Option<&str>) {
+fn relink(index: &mut Index, k: &Arc<Key>, old: Option<&str>, new: Option<&str>) {
     if old == new {
         return;
     }

@@ -19,7 +19,7 @@ use coracle_provisioning::{
     offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE},
 };
 use coracle_scheduling::{Node, PodSpec, Resources, Snapshot};
-use coracle_workloads::{Resource, daemon_set, pod};
+use coracle_workloads::{PodView, Resource, daemon_set, pod};
 use kube::{Client, ResourceExt, core::DynamicObject};
 use parking_lot::Mutex;
 use std::{
@@ -76,15 +76,13 @@ pub fn start(
     });
     let s = shared.clone();
     world.pods.on_change(move |c| {
-        let on = |p: &Arc<k8s_openapi::api::core::v1::Pod>| {
-            (pod::node_name(p).to_owned(), pod::is_active(p))
-        };
-        if c.old.map(on) == c.new.map(on) && c.new.is_some_and(|p| !pod::node_name(p).is_empty()) {
+        let on = |p: &Arc<PodView>| (p.node_name.clone(), pod::is_active(p));
+        if c.old.map(on) == c.new.map(on) && c.new.is_some_and(|p| !p.node_name.is_empty()) {
             return;
         }
         let mut touched = s.touched.lock();
-        for p in c.old.into_iter().chain(c.new).filter(|p| !pod::node_name(p).is_empty()) {
-            touched.insert(pod::node_name(p).to_owned(), Instant::now());
+        for p in c.old.into_iter().chain(c.new).filter(|p| !p.node_name.is_empty()) {
+            touched.insert(p.node_name.clone(), Instant::now());
         }
         drop(touched);
         s.wake_provision.notify_one();
@@ -331,8 +329,8 @@ impl Shared {
             }
         }
         for p in self.world.pods.all() {
-            if !pod::node_name(&p).is_empty() && !pod::is_finished(&p) {
-                snapshot.add_pod(Arc::new(PodSpec::from_pod(&p)), pod::node_name(&p));
+            if !p.node_name.is_empty() && !pod::is_finished(&p) {
+                snapshot.add_pod(p.asks.clone(), &p.node_name);
             }
         }
         let zones = self.cloud.zones().iter().map(|z| z.as_str().into()).collect();
@@ -349,7 +347,8 @@ impl Shared {
             .map(|d| {
                 let mut spec = PodSpec::from_pod(&daemon_set::daemon_pod(d, "", ""));
                 // The pin to a node's name says nothing about new nodes.
-                spec.node_terms.iter_mut().for_each(|(_, name)| *name = None);
+                let class = Arc::make_mut(&mut spec.class);
+                class.node_terms.iter_mut().for_each(|(_, name)| *name = None);
                 Arc::new(spec)
             })
             .collect()

@@ -9,9 +9,9 @@ use crate::{
 };
 use coracle_meta::time::rfc3339;
 use coracle_scheduling::{Node, PodSpec, Profile, Snapshot, pod::PodKey};
-use coracle_workloads::{action, pod};
+use coracle_workloads::{PodView, action, pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -52,18 +52,10 @@ struct Scheduler {
     writer: Writer,
 }
 
-fn pod_key(p: &Pod) -> PodKey {
-    PodKey {
-        namespace: p.metadata.namespace.clone().unwrap_or_default(),
-        name: p.metadata.name.clone().unwrap_or_default(),
-    }
-}
-
 /// Whether this scheduler is asked for and may begin.
-fn is_ours(p: &Pod) -> bool {
-    let spec = p.spec.as_ref();
-    let name = spec.and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler");
-    let gated = spec.and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty());
+fn is_ours(p: &PodView) -> bool {
+    let name = p.spec.scheduler_name.as_deref().unwrap_or("default-scheduler");
+    let gated = p.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
     name == "default-scheduler" && !gated && pod::is_active(p)
 }
 
@@ -156,9 +148,9 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
-    fn pod_changed(&self, p: Option<&Pod>, gone: bool) {
+    fn pod_changed(&self, p: Option<&PodView>, gone: bool) {
         let Some(p) = p else { return };
-        let (k, node) = (pod_key(p), pod::node_name(p));
+        let (k, node) = (p.asks.key.clone(), p.node_name.as_str());
         let mut state = self.state.lock();
         if gone || pod::is_finished(p) {
             state.pending.remove(&k);
@@ -182,7 +174,7 @@ impl Scheduler {
                     })
             });
             if !same {
-                let spec = Arc::new(PodSpec::from_pod(p));
+                let spec = p.asks.clone();
                 if state.snapshot.node(node).is_some() {
                     state.snapshot.add_pod(spec, node);
                 } else {
@@ -194,9 +186,11 @@ impl Scheduler {
         if !is_ours(p) {
             state.pending.remove(&k);
         } else if !state.assumed.contains_key(&k) {
-            let spec = Arc::new(PodSpec::from_pod(p));
-            let known =
-                state.pending.get(&k).is_some_and(|x| x.class == spec.class && x.uid == spec.uid);
+            let spec = p.asks.clone();
+            let known = state
+                .pending
+                .get(&k)
+                .is_some_and(|x| x.class_id == spec.class_id && x.uid == spec.uid);
             if !known {
                 state.pending.insert(k.clone(), spec);
                 state.refused.remove(&k);
@@ -256,7 +250,7 @@ impl Scheduler {
         if !state.pending.contains_key(&p.key) {
             return None;
         }
-        let known = hopeless.get(&p.class).filter(|_| !p.is_topology_bound()).cloned();
+        let known = hopeless.get(&p.class_id).filter(|_| !p.is_topology_bound()).cloned();
         let found = match known {
             Some(message) => Err(message),
             None => state.snapshot.schedule(p, self.profile).map_err(|e| e.to_string()),
@@ -270,7 +264,7 @@ impl Scheduler {
             Err(message) => {
                 state.refused.insert(p.key.clone());
                 state.refusing.insert(p.key.clone());
-                hopeless.insert(p.class, message.clone());
+                hopeless.insert(p.class_id, message.clone());
             }
         }
         Some(found)

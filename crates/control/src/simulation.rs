@@ -18,7 +18,6 @@ use crate::{
 };
 use coracle_clouds::{CapacityType, Fault, FaultKind, Machine, Simulated};
 use coracle_meta::time::{rfc3339, rfc3339_micro};
-use coracle_workloads::pod;
 use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
 use parking_lot::Mutex;
@@ -88,7 +87,7 @@ pub fn start(
     let pods: Arc<Queue<Key>> = Queue::new();
     let q = pods.clone();
     world.pods.on_change(move |c| match c.new {
-        Some(p) if !pod::node_name(p).is_empty() => q.add(key(&**p)),
+        Some(p) if !p.node_name.is_empty() => q.add(key(&**p)),
         _ => {}
     });
     let me = k.clone();

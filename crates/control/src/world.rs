@@ -1,14 +1,16 @@
 //! The informers that all parts share.
 
-use crate::{Stop, api::Written, informer::Informer};
-use coracle_workloads::{action, pod::node_name};
+use crate::{
+    Stop,
+    api::Written,
+    informer::{GroupBy, Informer},
+};
+use coracle_workloads::{PodView, action, pod_view::Templates};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
-    core::v1::{
-        Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ServiceAccount,
-    },
+    core::v1::{Namespace, Node, PersistentVolumeClaim, ReplicationController, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client};
@@ -21,7 +23,7 @@ const SEE: Duration = Duration::from_secs(5);
 /// All watched kinds.
 pub struct World {
     /// Pods, grouped by their nodes.
-    pub pods: Arc<Informer<Pod>>,
+    pub pods: Arc<Informer<PodView>>,
     /// Nodes.
     pub nodes: Arc<Informer<Node>>,
     /// Namespaces.
@@ -52,27 +54,6 @@ pub struct World {
     pub leases: Arc<Informer<Lease>>,
 }
 
-/// What no part reads of a pod: most of what makes it large.
-fn trim_pod(p: &mut Pod) {
-    p.metadata.managed_fields = None;
-    let Some(spec) = &mut p.spec else { return };
-    spec.volumes = None;
-    for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-        c.env = None;
-        c.env_from = None;
-        c.args = None;
-        c.command = None;
-        c.volume_mounts = None;
-        c.liveness_probe = None;
-        c.readiness_probe = None;
-        c.startup_probe = None;
-        c.lifecycle = None;
-        c.security_context = None;
-        c.termination_message_path = None;
-        c.termination_message_policy = None;
-    }
-}
-
 fn whole<K>(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<K>>
 where
     K: kube::Resource<DynamicType = ()>
@@ -89,8 +70,11 @@ where
 impl World {
     /// Starts to watch everything.
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        let mut templates = Templates::default();
+        let share = move |p: &mut PodView| templates.share(p);
+        let node_name: GroupBy<PodView> = |p| &p.node_name;
         Arc::new(Self {
-            pods: Informer::start(Api::all(client.clone()), trim_pod, Some(node_name), stop, tasks),
+            pods: Informer::start(Api::all(client.clone()), share, Some(node_name), stop, tasks),
             nodes: whole(client, stop, tasks),
             namespaces: whole(client, stop, tasks),
             service_accounts: whole(client, stop, tasks),

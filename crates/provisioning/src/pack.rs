@@ -98,20 +98,20 @@ pub fn pack(
         b.priority
             .cmp(&a.priority)
             .then(size(b).total_cmp(&size(a)))
-            .then_with(|| (a.class, &a.key).cmp(&(b.class, &b.key)))
+            .then_with(|| (a.class_id, &a.key).cmp(&(b.class_id, &b.key)))
     });
     let mut refused: HashSet<u64> = HashSet::new();
     let mut rest = Vec::new();
     for pod in sorted {
         // What refused one pod refuses its equals, unless it matters where the others went.
-        let known = refused.contains(&pod.class) && !pod.is_topology_bound();
+        let known = refused.contains(&pod.class_id) && !pod.is_topology_bound();
         match if known { None } else { snapshot.schedule(&pod, Profile::Pack).ok() } {
             Some(node) => {
                 snapshot.add_pod(pod.clone(), &node);
                 plan.existing.insert(pod.key.clone(), node);
             }
             None => {
-                refused.insert(pod.class);
+                refused.insert(pod.class_id);
                 rest.push(pod);
             }
         }
@@ -163,9 +163,9 @@ impl Buyer<'_> {
         let mut order: Vec<u64> = Vec::new();
         let mut groups: HashMap<u64, Vec<Arc<PodSpec>>> = HashMap::new();
         for p in pods {
-            let group = groups.entry(p.class).or_default();
+            let group = groups.entry(p.class_id).or_default();
             if group.is_empty() {
-                order.push(p.class);
+                order.push(p.class_id);
             }
             group.push(p);
         }
@@ -254,11 +254,12 @@ impl Buyer<'_> {
             .map(|(zone, pods)| {
                 let mut c = Class { pods, ..class.clone() };
                 c.alternatives.iter_mut().for_each(|r| r.add(ZONE, Values::of([zone.clone()])));
-                let check = Arc::make_mut(&mut c.check);
+                let namespace = c.check.key.namespace.clone();
+                let check = Arc::make_mut(&mut Arc::make_mut(&mut c.check).class);
                 check.spread.retain(|s| &*s.key != ZONE);
                 check.affinity.retain(|a| &*a.key != ZONE);
                 check.anti_affinity.retain(|a| &*a.key != ZONE);
-                check.classify();
+                check.classify(&namespace);
                 c
             })
             .collect();
@@ -277,7 +278,7 @@ impl Buyer<'_> {
             if placed == 0 {
                 // The rules between pods refused what the numbers allowed: try without that class.
                 for (c, _) in &fill.counts {
-                    useless.insert((fill.pool, classes[*c].spec.class));
+                    useless.insert((fill.pool, classes[*c].spec.class_id));
                 }
             }
             classes.retain(|c| !c.pods.is_empty());
@@ -299,7 +300,7 @@ impl Buyer<'_> {
             let types = self.pools[pool].types.clone();
             let usable: Vec<usize> = (0..classes.len())
                 .filter(|c| {
-                    !useless.contains(&(pool, classes[*c].spec.class))
+                    !useless.contains(&(pool, classes[*c].spec.class_id))
                         && tolerates(&classes[*c].spec, &self.pools[pool])
                 })
                 .collect();

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{
         Container, Pod, PodAffinityTerm, PodSpec as ApiSpec, TopologySpreadConstraint,
     },
-    apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector as ApiSelector, ObjectMeta},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -101,21 +101,38 @@ pub struct PodKey {
     pub name: String,
 }
 
-/// What a pod asks for.
+/// A pod: which it is, and what it asks for.
 #[derive(Clone, Debug, Default)]
 pub struct PodSpec {
     /// Which pod.
     pub key: PodKey,
     /// UID.
     pub uid: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Priority.
-    pub priority: i32,
     /// Being deleted.
     pub terminating: bool,
     /// Creation, Unix seconds.
     pub created_seconds: i64,
+    /// What it asks for, shared among the pods of its class.
+    pub class: Arc<PodClass>,
+}
+
+/// A pod's class is read as if it were the pod's own.
+impl std::ops::Deref for PodSpec {
+    type Target = PodClass;
+    fn deref(&self) -> &PodClass {
+        &self.class
+    }
+}
+
+/// What pods of one namespace and template ask for alike.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodClass {
+    /// Hash of all that follows, and of the namespace.
+    pub class_id: u64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Priority.
+    pub priority: i32,
     /// Resources, with one pod.
     pub requests: Resources,
     /// Labels that the node must have.
@@ -136,22 +153,40 @@ pub struct PodSpec {
     pub preferred_pods: Vec<(i64, Affinity)>,
     /// Ports of the host: protocol, address, port.
     pub host_ports: Vec<(String, String, i32)>,
-    /// Pods of one class are alike in everything above but name and age.
-    pub class: u64,
 }
 
 impl PodSpec {
     /// Reads a pod.
     pub fn from_pod(pod: &Pod) -> Self {
         let empty = ApiSpec::default();
-        let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        Self::read(&pod.metadata, pod.spec.as_ref().unwrap_or(&empty))
+    }
+
+    /// Reads a pod's parts.
+    pub fn read(meta: &ObjectMeta, spec: &ApiSpec) -> Self {
+        let key = PodKey {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        };
+        let class = Arc::new(PodClass::read(&key.namespace, meta.labels.as_ref(), spec));
+        Self {
+            key,
+            uid: meta.uid.clone().unwrap_or_default(),
+            terminating: meta.deletion_timestamp.is_some(),
+            created_seconds: meta.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
+            class,
+        }
+    }
+}
+
+impl PodClass {
+    fn read(namespace: &str, labels: Option<&BTreeMap<String, String>>, spec: &ApiSpec) -> Self {
+        let labels = labels.cloned().unwrap_or_default();
         let affinity = spec.affinity.as_ref();
         let near = affinity.and_then(|a| a.pod_affinity.as_ref());
         let far = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
         let terms = |t: Option<&Vec<PodAffinityTerm>>| {
-            t.into_iter().flatten().map(|t| affinity_term(t, &namespace, &labels)).collect()
+            t.into_iter().flatten().map(|t| affinity_term(t, namespace, &labels)).collect()
         };
         let preferred_near =
             near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
@@ -167,21 +202,10 @@ impl PodSpec {
                     .flatten()
                     .map(|w| (-i64::from(w.weight), &w.pod_affinity_term)),
             )
-            .map(|(w, t)| (w, affinity_term(t, &namespace, &labels)))
+            .map(|(w, t)| (w, affinity_term(t, namespace, &labels)))
             .collect();
         let mut p = Self {
-            key: PodKey {
-                namespace: namespace.clone(),
-                name: pod.metadata.name.clone().unwrap_or_default(),
-            },
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
-            terminating: pod.metadata.deletion_timestamp.is_some(),
-            created_seconds: pod
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(0, |t| t.0.as_second()),
             requests: requests(spec),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             node_terms: node_terms(spec),
@@ -191,7 +215,7 @@ impl PodSpec {
                 .topology_spread_constraints
                 .iter()
                 .flatten()
-                .map(|t| spread(t, &namespace, &labels))
+                .map(|t| spread(t, namespace, &labels))
                 .collect(),
             affinity: terms(
                 near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
@@ -202,20 +226,19 @@ impl PodSpec {
             preferred_pods,
             host_ports: host_ports(spec),
             labels,
-            class: 0,
+            class_id: 0,
         };
-        p.classify();
+        p.classify(namespace);
         p
     }
 
     /// Derives the class anew: call it after a change.
-    pub fn classify(&mut self) {
+    pub fn classify(&mut self, namespace: &str) {
         let mut h = DefaultHasher::new();
-        (&self.key.namespace, &self.labels, self.priority, &self.requests, &self.node_selector)
-            .hash(&mut h);
+        (namespace, &self.labels, self.priority, &self.requests, &self.node_selector).hash(&mut h);
         (&self.node_terms, &self.preferred_nodes, &self.tolerations, &self.spread).hash(&mut h);
         (&self.affinity, &self.anti_affinity, &self.preferred_pods, &self.host_ports).hash(&mut h);
-        self.class = h.finish();
+        self.class_id = h.finish();
     }
 
     /// Whether where other pods run matters to it.

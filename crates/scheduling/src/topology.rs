@@ -120,7 +120,7 @@ impl Topology {
 
     /// Counts a pod's rules, if they are not counted yet.
     fn rules(&mut self, pod: &PodSpec, nodes: &[Arc<Node>]) -> Arc<[usize]> {
-        if let Some(rules) = self.index.by_class.get(&pod.class) {
+        if let Some(rules) = self.index.by_class.get(&pod.class_id) {
             return rules.clone();
         }
         if self.tallies.len() > MAX_RULES || self.index.by_class.len() > MAX_RULES {
@@ -146,7 +146,7 @@ impl Topology {
             rules.push(i);
         }
         let rules: Arc<[usize]> = rules.into();
-        index.by_class.insert(pod.class, rules.clone());
+        index.by_class.insert(pod.class_id, rules.clone());
         rules
     }
 

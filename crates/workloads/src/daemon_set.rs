@@ -1,7 +1,7 @@
 //! DaemonSet: one pod on every node that takes it.
 
 use crate::{
-    Action, Decision,
+    Action, Decision, PodView,
     action::{DAEMON_SETS, PODS, status_patch},
     deployment::resolve,
     pod, revision,
@@ -72,13 +72,13 @@ fn wanted(daemon: &PodSpec, node: &Node) -> (bool, bool) {
 /// Decides for one DaemonSet. `pods` and `revisions` are those that it controls.
 pub fn decide(
     ds: &DaemonSet,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<PodView>],
     nodes: &[Arc<Node>],
     revisions: &[Arc<ControllerRevision>],
     now: Timestamp,
 ) -> Decision {
     let spec = &ds.spec;
-    let of = |p: &Pod| {
+    let of = |p: &PodView| {
         p.metadata.labels.as_ref().and_then(|l| l.get(revision::LABEL)).cloned().unwrap_or_default()
     };
     let used: Vec<String> = pods.iter().map(|p| of(p)).collect();
@@ -91,7 +91,7 @@ pub fn decide(
         &used,
     );
     let mut decision = Decision::of(history.actions);
-    let mut by_node: BTreeMap<String, Vec<&Arc<Pod>>> = BTreeMap::new();
+    let mut by_node: BTreeMap<String, Vec<&Arc<PodView>>> = BTreeMap::new();
     for p in pods {
         by_node.entry(target(p)).or_default().push(p);
     }
@@ -188,10 +188,9 @@ pub fn decide(
 }
 
 /// The node that a daemon's pod is on or meant for.
-fn target(p: &Pod) -> String {
-    let on = pod::node_name(p);
-    if !on.is_empty() {
-        return on.to_owned();
+fn target(p: &PodView) -> String {
+    if !p.node_name.is_empty() {
+        return p.node_name.clone();
     }
-    PodSpec::from_pod(p).node_terms.iter().find_map(|(_, n)| n.clone()).unwrap_or_default()
+    p.asks.node_terms.iter().find_map(|(_, n)| n.clone()).unwrap_or_default()
 }

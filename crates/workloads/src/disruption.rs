@@ -1,14 +1,14 @@
 //! PodDisruptionBudget: how many pods may be disturbed now.
 
 use crate::{
-    Decision,
+    Decision, PodView,
     action::{BUDGETS, status_patch, to_value},
     deployment::resolve,
     pod,
 };
 use coracle_meta::time::{parse_rfc3339, rfc3339};
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ const EVICTION_TIMEOUT_SECONDS: i64 = 120;
 /// of controllers by UID.
 pub fn decide(
     pdb: &PodDisruptionBudget,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<PodView>],
     scales: &BTreeMap<String, i32>,
     now: Timestamp,
 ) -> Decision {
     let Some(spec) = &pdb.spec else { return Decision::default() };
     let selector = spec.selector.as_ref().and_then(pod::selector);
-    let selected: Vec<&Arc<Pod>> = pods
+    let selected: Vec<&Arc<PodView>> = pods
         .iter()
         .filter(|p| {
             !pod::is_finished(p)
@@ -118,7 +118,7 @@ fn removals<'k>(
 }
 
 /// How many pods the controllers of these pods want to have.
-fn expected(selected: &[&Arc<Pod>], scales: &BTreeMap<String, i32>) -> i32 {
+fn expected(selected: &[&Arc<PodView>], scales: &BTreeMap<String, i32>) -> i32 {
     let mut controllers: BTreeMap<&str, i32> = BTreeMap::new();
     let mut lone = 0;
     for p in selected {

@@ -1,7 +1,7 @@
 //! Job: run pods to completion, with parallelism, indexes, back-off, suspension and a time to live.
 
 use crate::{
-    Action, Decision,
+    Action, Decision, PodView,
     action::{JOBS, PODS, status_patch, to_value},
     pod,
 };
@@ -9,7 +9,7 @@ use coracle_meta::time::{parse_rfc3339, rfc3339};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::{Job, JobSpec},
-    core::v1::{EnvVar, Pod},
+    core::v1::EnvVar,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -18,7 +18,7 @@ const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// Waits after failures: 10 s doubled each time, ten minutes at most.
 const BACKOFF: (i64, i64) = (10, 600);
 
-fn index(p: &Pod) -> Option<i32> {
+fn index(p: &PodView) -> Option<i32> {
     p.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
 }
 
@@ -61,7 +61,7 @@ struct Run<'a> {
 
 /// Decides for one Job. `pods` are those that it controls. Ended pods are counted while they are
 /// there and stay until the Job goes, so no tracking finalizer is needed.
-pub fn decide(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Decision {
+pub fn decide(job: &Job, pods: &[Arc<PodView>], now: Timestamp) -> Decision {
     let Some(spec) = &job.spec else { return Decision::default() };
     let old = job.status.clone().unwrap_or_default();
     let conditions = old
@@ -92,7 +92,7 @@ impl Run<'_> {
     }
 
     /// Deletes the Job when its time to live after the end is over.
-    fn expire(&self, done: Timestamp, pods: &[Arc<Pod>]) -> Decision {
+    fn expire(&self, done: Timestamp, pods: &[Arc<PodView>]) -> Decision {
         let mut decision = Decision::default();
         decision.actions.extend(
             pods.iter().filter(|p| pod::is_active(p)).map(|p| Action::delete(PODS, &p.metadata)),
@@ -125,20 +125,18 @@ impl Run<'_> {
         self.conditions.push(json!({"type": kind, "status": text, "reason": reason, "message": message, "lastProbeTime": now, "lastTransitionTime": now}));
     }
 
-    fn step(&mut self, pods: &[Arc<Pod>]) -> Decision {
+    fn step(&mut self, pods: &[Arc<PodView>]) -> Decision {
         let mut decision = Decision::default();
         let (spec, old) = (self.spec, self.job.status.clone().unwrap_or_default());
         let indexed = spec.completion_mode.as_deref() == Some("Indexed");
-        let active: Vec<&Arc<Pod>> = pods.iter().filter(|p| pod::is_active(p)).collect();
-        let failed_pods: Vec<&Arc<Pod>> =
-            pods.iter().filter(|p| pod::phase(p) == "Failed").collect();
+        let active: Vec<&Arc<PodView>> = pods.iter().filter(|p| pod::is_active(p)).collect();
+        let failed_pods: Vec<&Arc<PodView>> = pods.iter().filter(|p| p.phase == "Failed").collect();
         let mut completed = parse_ranges(old.completed_indexes.as_deref().unwrap_or_default());
-        completed
-            .extend(pods.iter().filter(|p| pod::phase(p) == "Succeeded").filter_map(|p| index(p)));
+        completed.extend(pods.iter().filter(|p| p.phase == "Succeeded").filter_map(|p| index(p)));
         let succeeded = if indexed {
             i32::try_from(completed.len()).unwrap_or(i32::MAX)
         } else {
-            i32::try_from(pods.iter().filter(|p| pod::phase(p) == "Succeeded").count())
+            i32::try_from(pods.iter().filter(|p| p.phase == "Succeeded").count())
                 .unwrap_or(i32::MAX)
                 .max(old.succeeded.unwrap_or(0))
         };
@@ -230,8 +228,8 @@ impl Run<'_> {
 
     fn run_pods(
         &mut self,
-        active: &[&Arc<Pod>],
-        failed: &[&Arc<Pod>],
+        active: &[&Arc<PodView>],
+        failed: &[&Arc<PodView>],
         succeeded: i32,
         completed: &BTreeSet<i32>,
         indexed: bool,
@@ -273,7 +271,7 @@ impl Run<'_> {
     }
 
     /// Seconds to wait before the next try.
-    fn backoff(&self, failed: &[&Arc<Pod>]) -> i64 {
+    fn backoff(&self, failed: &[&Arc<PodView>]) -> i64 {
         let Some(last) = failed.iter().filter_map(|p| ended(p)).max() else { return 0 };
         let times = u32::try_from(failed.len()).unwrap_or(1).saturating_sub(1).min(10);
         let delay = (BACKOFF.0 << times).min(BACKOFF.1);
@@ -304,12 +302,8 @@ impl Run<'_> {
     }
 }
 
-fn ended(p: &Pod) -> Option<Timestamp> {
-    let statuses = p.status.as_ref()?.container_statuses.as_ref()?;
-    let times = statuses
-        .iter()
-        .filter_map(|s| Some(s.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0));
-    times.max().or_else(|| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
+fn ended(p: &PodView) -> Option<Timestamp> {
+    p.ended.or_else(|| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
 }
 
 #[cfg(test)]
@@ -324,7 +318,7 @@ mod tests {
         serde_json::from_value(v).unwrap()
     }
 
-    fn pod(i: i32, phase: &str) -> Arc<Pod> {
+    fn pod(i: i32, phase: &str) -> Arc<PodView> {
         let v = json!({"metadata": {"name": format!("p{i}"), "annotations": {INDEX: i.to_string()}}, "status": {"phase": phase,
             "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z"}}}]}});
         Arc::new(serde_json::from_value(v).unwrap())

@@ -5,7 +5,7 @@
 //! functions of the input, so deciding twice over the same state gives the same answer.
 //!
 //! No clock, no randomness, no IO: the time is an argument. Start with [`replica_set`], the
-//! smallest whole controller; [`pod`] has the predicates that all share.
+//! smallest whole controller; [`pod`] has the predicates that all share, over a [`PodView`].
 #![warn(missing_docs)]
 
 pub mod action;
@@ -17,8 +17,10 @@ pub mod garbage;
 pub mod job;
 pub mod node;
 pub mod pod;
+pub mod pod_view;
 pub mod replica_set;
 pub mod revision;
 pub mod stateful_set;
 
 pub use action::{Action, Decision, Resource};
+pub use pod_view::PodView;

@@ -2,7 +2,7 @@
 //! removal of pods that nothing looks after any more.
 
 use crate::{
-    Action, Decision,
+    Action, Decision, PodView,
     action::{NODES, PODS, to_value},
     pod,
 };
@@ -10,7 +10,7 @@ use coracle_meta::time::rfc3339;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Node, Pod, Taint},
+    core::v1::{Node, Taint},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -113,12 +113,12 @@ fn silence(node: &Node, now: Timestamp) -> Action {
 }
 
 /// Deletes a pod whose node has a `NoExecute` taint that it does not tolerate (any more).
-pub fn evict_tainted(p: &Pod, node: &Node, now: Timestamp) -> Decision {
+pub fn evict_tainted(p: &PodView, node: &Node, now: Timestamp) -> Decision {
     let mut decision = Decision::default();
     if pod::is_deleting(&p.metadata) || pod::is_finished(p) {
         return decision;
     }
-    let tolerations = p.spec.as_ref().and_then(|s| s.tolerations.clone()).unwrap_or_default();
+    let tolerations = p.spec.tolerations.as_deref().unwrap_or_default();
     let mut leave_at: Option<i64> = None;
     for t in node
         .spec
@@ -172,19 +172,19 @@ pub fn evict_tainted(p: &Pod, node: &Node, now: Timestamp) -> Decision {
 
 /// Pods to remove: bound to nodes that are gone, terminating without ever having had a node, and
 /// ended ones beyond the limit.
-pub fn collect_pods(pods: &[Arc<Pod>], node_exists: impl Fn(&str) -> bool) -> Vec<Action> {
-    let force = |p: &Pod| {
+pub fn collect_pods(pods: &[Arc<PodView>], node_exists: impl Fn(&str) -> bool) -> Vec<Action> {
+    let force = |p: &PodView| {
         let mut a = Action::delete(PODS, &p.metadata);
         if let Action::Delete { grace_seconds, .. } = &mut a {
             *grace_seconds = Some(0);
         }
         a
     };
-    let lost = |p: &Pod| !pod::node_name(p).is_empty() && !node_exists(pod::node_name(p));
-    let unbound = |p: &Pod| pod::is_deleting(&p.metadata) && pod::node_name(p).is_empty();
+    let lost = |p: &PodView| !p.node_name.is_empty() && !node_exists(&p.node_name);
+    let unbound = |p: &PodView| pod::is_deleting(&p.metadata) && p.node_name.is_empty();
     let mut actions: Vec<Action> =
         pods.iter().filter(|p| lost(p) || unbound(p)).map(|p| force(p)).collect();
-    let mut ended: Vec<&Arc<Pod>> =
+    let mut ended: Vec<&Arc<PodView>> =
         pods.iter().filter(|p| pod::is_finished(p) && !pod::is_deleting(&p.metadata)).collect();
     if ended.len() > TERMINATED_PODS {
         ended.sort_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0));

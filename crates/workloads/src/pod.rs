@@ -1,5 +1,6 @@
 //! Predicates on pods that all controllers share.
 
+use crate::pod_view::{PodView, Readiness};
 use coracle_meta::LabelSelector;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -8,55 +9,36 @@ use k8s_openapi::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// The phase, or empty.
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
-}
-
 /// Whether it is being deleted.
 pub fn is_deleting(meta: &ObjectMeta) -> bool {
     meta.deletion_timestamp.is_some()
 }
 
 /// Whether its containers have ended for good.
-pub fn is_finished(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
+pub fn is_finished(pod: &PodView) -> bool {
+    matches!(pod.phase.as_str(), "Succeeded" | "Failed")
 }
 
 /// Whether it counts as a replica: not ended and not being deleted.
-pub fn is_active(pod: &Pod) -> bool {
+pub fn is_active(pod: &PodView) -> bool {
     !is_finished(pod) && !is_deleting(&pod.metadata)
 }
 
-/// The status of a condition.
-pub fn condition<'p>(
-    pod: &'p Pod,
-    kind: &str,
-) -> Option<&'p k8s_openapi::api::core::v1::PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
-}
-
 /// Whether it is ready.
-pub fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|c| c.status == "True")
+pub fn is_ready(pod: &PodView) -> bool {
+    pod.ready != Readiness::No
 }
 
 /// Whether it has been ready for some time.
-pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+pub fn is_available(pod: &PodView, min_ready_seconds: i32, now: Timestamp) -> bool {
     is_ready(pod) && available_in(pod, min_ready_seconds, now).is_none_or(|d| d.is_zero())
 }
 
-/// How long until a ready pod is available; `None` when it never was ready.
-pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
-    let since =
-        condition(pod, "Ready").filter(|c| c.status == "True")?.last_transition_time.as_ref()?.0;
+/// How long until a ready pod is available; `None` when it is not ready, or since an unknown time.
+pub fn available_in(pod: &PodView, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+    let Readiness::Since(Some(since)) = pod.ready else { return None };
     let left = i64::from(min_ready_seconds) - (now.as_second() - since.as_second());
     Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
-}
-
-/// The node that it runs on, or empty.
-pub fn node_name(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
 }
 
 /// The UID of the object that controls it.
@@ -75,9 +57,9 @@ pub fn selector(s: &TypedSelector) -> Option<LabelSelector> {
 
 /// Order in which pods are given up: unassigned first, then pending, not ready, ready for the
 /// shortest time, restarted most, newest (upstream's `ActivePodsWithRanks`, without ranks).
-pub fn deletion_order(pod: &Pod) -> (u8, u8, u8, i64, std::cmp::Reverse<i64>, i64, String) {
-    let assigned = u8::from(!node_name(pod).is_empty());
-    let phase = match phase(pod) {
+pub fn deletion_order(pod: &PodView) -> (u8, u8, u8, i64, std::cmp::Reverse<i64>, i64, String) {
+    let assigned = u8::from(!pod.node_name.is_empty());
+    let phase = match pod.phase.as_str() {
         "Pending" => 0,
         "Unknown" => 1,
         _ => 2,
@@ -88,26 +70,21 @@ pub fn deletion_order(pod: &Pod) -> (u8, u8, u8, i64, std::cmp::Reverse<i64>, i6
         .as_ref()
         .and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
     let cost: i64 = cost.and_then(|c| c.parse().ok()).unwrap_or(0);
-    let ready_since = condition(pod, "Ready")
-        .filter(|c| c.status == "True")
-        .and_then(|c| c.last_transition_time.as_ref());
-    let restarts = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.container_statuses.as_ref())
-        .into_iter()
-        .flatten()
-        .map(|c| i64::from(c.restart_count))
-        .max();
+    let ready_since = match pod.ready {
+        Readiness::Since(t) => t,
+        Readiness::No => None,
+    };
     let newest = |t: i64| -t;
     (
         assigned,
         phase,
         u8::from(is_ready(pod)),
         cost,
-        std::cmp::Reverse(restarts.unwrap_or(0)),
+        std::cmp::Reverse(i64::from(pod.restarts)),
         newest(
-            ready_since.or(pod.metadata.creation_timestamp.as_ref()).map_or(0, |t| t.0.as_second()),
+            ready_since
+                .or(pod.metadata.creation_timestamp.as_ref().map(|t| t.0))
+                .map_or(0, |t| t.as_second()),
         ),
         pod.metadata.name.clone().unwrap_or_default(),
     )

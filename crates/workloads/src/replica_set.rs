@@ -1,12 +1,12 @@
 //! ReplicaSet: keep a number of pods.
 
 use crate::{
-    Action, Decision,
+    Action, Decision, PodView,
     action::{PODS, REPLICA_SETS, status_patch},
     pod,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ pub const BURST: usize = 500;
 
 /// Decides for one ReplicaSet. `pods` are those in its namespace that it controls or that have no
 /// controller.
-pub fn decide(rs: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Decision {
+pub fn decide(rs: &ReplicaSet, pods: &[Arc<PodView>], now: Timestamp) -> Decision {
     let spec = &rs.spec;
     let Some(uid) = &rs.metadata.uid else { return Decision::default() };
     let Some(selector) = pod::selector(&spec.selector) else { return Decision::default() };
@@ -34,7 +34,7 @@ pub fn decide(rs: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Decision {
             _ => {}
         }
     }
-    let mut active: Vec<&Arc<Pod>> = owned.iter().filter(|p| pod::is_active(p)).collect();
+    let mut active: Vec<&Arc<PodView>> = owned.iter().filter(|p| pod::is_active(p)).collect();
     let want = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     if !deleting {
         if let Some(missing) = want.checked_sub(active.len()).filter(|n| *n > 0) {
@@ -61,7 +61,7 @@ fn namespace(rs: &ReplicaSet) -> String {
     rs.metadata.namespace.clone().unwrap_or_default()
 }
 
-fn adopt(p: &Pod, rs: &ReplicaSet) -> Action {
+fn adopt(p: &PodView, rs: &ReplicaSet) -> Action {
     let mut owners = p.metadata.owner_references.clone().unwrap_or_default();
     owners.push(crate::action::controller_ref(REPLICA_SETS, &rs.metadata));
     Action::patch(
@@ -72,7 +72,7 @@ fn adopt(p: &Pod, rs: &ReplicaSet) -> Action {
     )
 }
 
-fn release(p: &Pod, uid: &str) -> Action {
+fn release(p: &PodView, uid: &str) -> Action {
     let mut owners = p.metadata.owner_references.clone().unwrap_or_default();
     owners.retain(|o| o.uid != uid);
     Action::patch(
@@ -83,7 +83,7 @@ fn release(p: &Pod, uid: &str) -> Action {
     )
 }
 
-fn status(rs: &ReplicaSet, owned: &[Arc<Pod>], now: Timestamp, decision: &mut Decision) {
+fn status(rs: &ReplicaSet, owned: &[Arc<PodView>], now: Timestamp, decision: &mut Decision) {
     let spec = &rs.spec;
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let template_labels = spec
@@ -93,7 +93,7 @@ fn status(rs: &ReplicaSet, owned: &[Arc<Pod>], now: Timestamp, decision: &mut De
         .and_then(|m| m.labels.clone())
         .unwrap_or_default();
     let active: Vec<_> = owned.iter().filter(|p| pod::is_active(p)).collect();
-    let labelled = |p: &Pod| {
+    let labelled = |p: &PodView| {
         template_labels
             .iter()
             .all(|(k, v)| p.metadata.labels.as_ref().and_then(|l| l.get(k)) == Some(v))
@@ -132,7 +132,7 @@ mod tests {
             "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}}}})).unwrap()
     }
 
-    fn pods(n: usize, ready: usize) -> Vec<Arc<Pod>> {
+    fn pods(n: usize, ready: usize) -> Vec<Arc<PodView>> {
         let one = |i: usize| {
             json!({"metadata": {"name": format!("p{i}"), "namespace": "n", "labels": {"a": "b"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u", "controller": true}]},
@@ -176,9 +176,9 @@ mod tests {
     fn adopts_orphans_and_releases_strangers() {
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         let mut all = pods(2, 2);
-        let mut orphan = Pod::clone(&all[0]);
+        let mut orphan = PodView::clone(&all[0]);
         orphan.metadata.owner_references = None;
-        let mut stranger = Pod::clone(&all[1]);
+        let mut stranger = PodView::clone(&all[1]);
         stranger.metadata.labels = None;
         all = vec![Arc::new(orphan), Arc::new(stranger)];
         let d = decide(&set(1), &all, now);

@@ -1,14 +1,14 @@
 //! StatefulSet: pods with ordinals, names and volumes of their own, made and replaced in order.
 
 use crate::{
-    Action, Decision,
+    Action, Decision, PodView,
     action::{CLAIMS, PODS, STATEFUL_SETS, status_patch, to_value},
     pod, revision,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec},
-    core::v1::{Pod, Volume},
+    core::v1::Volume,
 };
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -17,18 +17,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 #[derive(Debug, Default)]
 pub struct Observed<'a> {
     /// Pods that the set controls.
-    pub pods: &'a [Arc<Pod>],
+    pub pods: &'a [Arc<PodView>],
     /// Revisions that the set controls.
     pub revisions: &'a [Arc<ControllerRevision>],
     /// Names of the claims in its namespace.
     pub claims: &'a [String],
 }
 
-fn ordinal(pod: &Pod, set: &str) -> Option<i32> {
+fn ordinal(pod: &PodView, set: &str) -> Option<i32> {
     pod.metadata.name.as_deref()?.strip_prefix(set)?.strip_prefix('-')?.parse().ok()
 }
 
-fn pod_revision(p: &Pod) -> &str {
+fn pod_revision(p: &PodView) -> &str {
     p.metadata.labels.as_ref().and_then(|l| l.get(revision::LABEL)).map_or("", String::as_str)
 }
 
@@ -46,7 +46,7 @@ pub fn decide(set: &StatefulSet, o: &Observed<'_>, now: Timestamp) -> Decision {
         &used,
     );
     let mut decision = Decision::of(history.actions.clone());
-    let mut by_ordinal: BTreeMap<i32, &Arc<Pod>> = BTreeMap::new();
+    let mut by_ordinal: BTreeMap<i32, &Arc<PodView>> = BTreeMap::new();
     for p in o.pods {
         if let Some(n) = ordinal(p, &name) {
             by_ordinal.insert(n, p);
@@ -83,7 +83,7 @@ struct Step<'a> {
     set: &'a StatefulSet,
     spec: &'a StatefulSetSpec,
     o: &'a Observed<'a>,
-    by_ordinal: &'a BTreeMap<i32, &'a Arc<Pod>>,
+    by_ordinal: &'a BTreeMap<i32, &'a Arc<PodView>>,
     hash: &'a str,
     current_hash: &'a str,
     now: Timestamp,
@@ -91,7 +91,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn is_available(&mut self, p: &Pod) -> bool {
+    fn is_available(&mut self, p: &PodView) -> bool {
         let min_ready = self.spec.min_ready_seconds.unwrap_or(0);
         if pod::is_ready(p) && !pod::is_available(p, min_ready, self.now) {
             self.decision.look_again(
@@ -160,7 +160,7 @@ impl Step<'_> {
     }
 
     /// A pod of an old revision that never became ready must not block its own repair.
-    fn break_stuck(&mut self, p: &Pod, partition: i32, wanted: &std::ops::Range<i32>) {
+    fn break_stuck(&mut self, p: &PodView, partition: i32, wanted: &std::ops::Range<i32>) {
         let outdated = pod_revision(p) != self.hash
             && ordinal(p, self.set.metadata.name.as_deref().unwrap_or(""))
                 .is_some_and(|n| n >= wanted.start + partition);
@@ -246,15 +246,16 @@ impl Step<'_> {
 fn status(
     set: &StatefulSet,
     spec: &StatefulSetSpec,
-    pods: &BTreeMap<i32, &Arc<Pod>>,
+    pods: &BTreeMap<i32, &Arc<PodView>>,
     history: &revision::History,
     current: &str,
     current_hash: &str,
     now: Timestamp,
     decision: &mut Decision,
 ) {
-    let live: Vec<&Pod> = pods.values().map(|p| &***p).filter(|p| !pod::is_finished(p)).collect();
-    let count = |f: &dyn Fn(&Pod) -> bool| live.iter().filter(|p| f(p)).count();
+    let live: Vec<&PodView> =
+        pods.values().map(|p| &***p).filter(|p| !pod::is_finished(p)).collect();
+    let count = |f: &dyn Fn(&PodView) -> bool| live.iter().filter(|p| f(p)).count();
     let updated = count(&|p| pod_revision(p) == history.hash && !pod::is_deleting(&p.metadata));
     let ready = count(&|p| pod::is_ready(p));
     let replicas = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);

@@ -8,8 +8,7 @@ use crate::{
     stopped,
 };
 use coracle_provisioning::{Candidate, Command, budget, consolidate, offering::POOL};
-use coracle_scheduling::PodSpec;
-use coracle_workloads::pod;
+use coracle_workloads::{PodView, pod};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::json;
@@ -168,14 +167,14 @@ fn candidates(
             continue;
         }
         let price = shared.model(&claim).map_or(0.0, |(_, price)| price);
-        let pods = pods.iter().map(|p| Arc::new(PodSpec::from_pod(p))).collect();
+        let pods = pods.iter().map(|p| p.asks.clone()).collect();
         found.push(Candidate { node: name, pool: label, usd_per_hour: price, pods });
     }
     (found, wait)
 }
 
 /// Whether the budgets of a pod let at least one go now.
-fn may_evict(shared: &Shared, p: &k8s_openapi::api::core::v1::Pod) -> bool {
+fn may_evict(shared: &Shared, p: &PodView) -> bool {
     let budgets =
         shared.world.budgets.in_namespace(p.metadata.namespace.as_deref().unwrap_or_default());
     budgets.iter().all(|b| {

@@ -15,9 +15,9 @@ use crate::{
 use coracle_clouds::{CapacityType, Launch, LaunchError, Machine};
 use coracle_meta::time::parse_rfc3339;
 use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
-use coracle_workloads::{action, pod};
+use coracle_workloads::{PodView, action, pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -38,7 +38,7 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
     shared.world.pods.on_change(move |c| {
         // Only a node that is going waits for its pods.
         let Some(p) = c.object() else { return };
-        let node = pod::node_name(p);
+        let node = &p.node_name;
         if s.karpenter.claims.get("", node).is_some_and(|c| c.metadata.deletion_timestamp.is_some())
         {
             q.add((String::new(), node.to_owned()));
@@ -337,13 +337,13 @@ impl Shared {
         self.writer.patch(&at, &patch).await.map(drop)
     }
 
-    pub(super) fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
+    pub(super) fn pods_on(&self, node: &str) -> Vec<Arc<PodView>> {
         let mut pods = self.world.pods.grouped(node);
         pods.retain(|p| !pod::is_finished(p));
         pods
     }
 
-    async fn delete_pod(&self, p: &Pod, grace: i64) -> Result<(), Error> {
+    async fn delete_pod(&self, p: &PodView, grace: i64) -> Result<(), Error> {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace, "preconditions": {"uid": p.metadata.uid}});
         let at = path(
             "v1",
@@ -366,12 +366,10 @@ impl Shared {
         let over = patience.is_some_and(|d| {
             Duration::try_from(now.duration_since(started)).unwrap_or_default() >= self.real(d)
         });
-        let pods: Vec<Arc<Pod>> = self.pods_on(name).into_iter().filter(|p| !stays(p)).collect();
-        let critical = |p: &Pod| {
-            p.spec
-                .as_ref()
-                .and_then(|s| s.priority_class_name.as_deref())
-                .is_some_and(|c| c.starts_with("system-"))
+        let pods: Vec<Arc<PodView>> =
+            self.pods_on(name).into_iter().filter(|p| !stays(p)).collect();
+        let critical = |p: &PodView| {
+            p.spec.priority_class_name.as_deref().is_some_and(|c| c.starts_with("system-"))
         };
         let (last, first): (Vec<_>, Vec<_>) = pods.iter().cloned().partition(|p| critical(p));
         for p in if first.is_empty() { last } else { first } {
@@ -427,18 +425,17 @@ impl Shared {
 }
 
 /// Whether a pod goes down with its node instead of moving: daemons, and what tolerates the taint.
-pub(super) fn stays(p: &Pod) -> bool {
+pub(super) fn stays(p: &PodView) -> bool {
     let daemon = p
         .metadata
         .owner_references
         .iter()
         .flatten()
         .any(|r| r.kind == "DaemonSet" && r.controller == Some(true));
-    let tolerations = p.spec.as_ref().and_then(|s| s.tolerations.as_ref());
-    let tolerates = tolerations
-        .into_iter()
-        .flatten()
-        .any(|t| t.key.as_deref() == Some(DISRUPTED) && (t.operator.as_deref() == Some("Exists")));
+    let tolerates =
+        p.spec.tolerations.iter().flatten().any(|t| {
+            t.key.as_deref() == Some(DISRUPTED) && (t.operator.as_deref() == Some("Exists"))
+        });
     daemon || tolerates
 }
 

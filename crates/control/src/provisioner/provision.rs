@@ -13,8 +13,8 @@ use coracle_provisioning::{
     pack,
 };
 use coracle_scheduling::PodSpec;
-use coracle_workloads::{action, pod};
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use coracle_workloads::{PodView, action, pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -25,10 +25,8 @@ const BATCH: (Duration, Duration) = (Duration::from_millis(60), Duration::from_s
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Whether the scheduler gave a pod up.
-fn is_waiting(p: &Pod) -> bool {
-    let refused = pod::condition(p, "PodScheduled")
-        .is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
-    pod::is_active(p) && pod::node_name(p).is_empty() && refused
+fn is_waiting(p: &PodView) -> bool {
+    pod::is_active(p) && p.node_name.is_empty() && p.unschedulable
 }
 
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
@@ -57,13 +55,13 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 }
 
 async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Result<(), Error> {
-    let waiting: Vec<Arc<Pod>> =
+    let waiting: Vec<Arc<PodView>> =
         shared.world.pods.grouped("").into_iter().filter(|p| is_waiting(p)).collect();
     if waiting.is_empty() {
         told.clear();
         return Ok(());
     }
-    let pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| Arc::new(PodSpec::from_pod(p))).collect();
+    let pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| p.asks.clone()).collect();
     let s = shared.clone();
     // Planning is work for a processor, not for the reactor.
     let planned = tokio::task::spawn_blocking(move || {
@@ -73,11 +71,7 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
     create_claims(shared, &plan.new_nodes).await?;
     for p in &waiting {
-        let key = coracle_scheduling::pod::PodKey {
-            namespace: p.metadata.namespace.clone().unwrap_or_default(),
-            name: p.metadata.name.clone().unwrap_or_default(),
-        };
-        let Some(why) = plan.unschedulable.get(&key) else { continue };
+        let Some(why) = plan.unschedulable.get(&p.asks.key) else { continue };
         let uid = p.metadata.uid.clone().unwrap_or_default();
         if told.insert(uid, why.clone()).as_ref() != Some(why) {
             shared

@@ -7,9 +7,9 @@ use crate::{
     karpenter,
 };
 use coracle_meta::time::rfc3339;
-use coracle_workloads::{action, pod};
+use coracle_workloads::{PodView, action};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Container;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -46,14 +46,10 @@ impl EventRate {
 
 impl Kubelets {
     /// What a kubelet says of the containers of a pod that it starts or stops.
-    async fn tell(&self, p: &Pod, reasons: &[&str]) {
-        let spec = p.spec.as_ref();
+    async fn tell(&self, p: &PodView, reasons: &[&str]) {
         let stopping = reasons == ["Killing"];
-        let mut containers: Vec<&Container> = Vec::new();
-        if let Some(s) = spec {
-            containers.extend(s.init_containers.iter().flatten().filter(|_| !stopping));
-            containers.extend(&s.containers);
-        }
+        let init = p.spec.init_containers.iter().flatten().filter(|_| !stopping);
+        let containers: Vec<&Container> = init.chain(&p.spec.containers).collect();
         for c in containers {
             if !self.events.take(reasons.len()) {
                 return;
@@ -76,7 +72,7 @@ impl Kubelets {
     pub(super) async fn pod(&self, k: &Key) -> Result<Option<Duration>, Error> {
         let Some(p) = self.world.pods.get(&k.0, &k.1) else { return Ok(None) };
         let uid = p.metadata.uid.clone().unwrap_or_default();
-        let Some(node) = self.world.nodes.get("", pod::node_name(&p)) else { return Ok(None) };
+        let Some(node) = self.world.nodes.get("", &p.node_name) else { return Ok(None) };
         let simulated = node
             .spec
             .as_ref()
@@ -108,7 +104,7 @@ impl Kubelets {
                 _ => Ok(None),
             };
         }
-        match pod::phase(&p) {
+        match p.phase.as_str() {
             "Pending" => {
                 let left = self.until(&uid, "start", real(self.cloud.settings().pod_start));
                 if left.is_zero() {
@@ -117,9 +113,7 @@ impl Kubelets {
                 }
                 Ok((!left.is_zero()).then_some(left))
             }
-            "Running"
-                if p.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("Always") =>
-            {
+            "Running" if p.spec.restart_policy.as_deref() != Some("Always") => {
                 let annotation =
                     |a: &str| p.metadata.annotations.as_ref().and_then(|m| m.get(a)).cloned();
                 let run = annotation(RUN_DURATION)
@@ -140,16 +134,12 @@ impl Kubelets {
     /// Writes the status of a pod that started, or ended with a code.
     async fn report(
         &self,
-        p: &Pod,
+        p: &PodView,
         node: &k8s_openapi::api::core::v1::Node,
         ended: Option<i32>,
     ) -> Result<(), Error> {
         let now = rfc3339(Timestamp::now());
-        let started = p
-            .status
-            .as_ref()
-            .and_then(|s| s.start_time.as_ref())
-            .map_or_else(|| now.clone(), |t| rfc3339(t.0));
+        let started = p.started.map_or_else(|| now.clone(), rfc3339);
         let ready = ended.is_none();
         let state = |code: Option<i32>| match code {
             None => json!({"running": {"startedAt": started}}),
@@ -162,8 +152,8 @@ impl Kubelets {
             json!({"name": c.name, "image": image, "imageID": format!("simulated://{image}"), "containerID": format!("simulated://{}/{}", p.metadata.uid.as_deref().unwrap_or(""), c.name),
                 "ready": code.is_none(), "started": code.is_none(), "restartCount": 0, "state": state(code)})
         };
-        let spec = p.spec.clone().unwrap_or_default();
-        let init: Vec<Value> = spec
+        let init: Vec<Value> = p
+            .spec
             .init_containers
             .iter()
             .flatten()
@@ -172,7 +162,8 @@ impl Kubelets {
                 container(c, if sidecar { ended } else { Some(0) })
             })
             .collect();
-        let containers: Vec<Value> = spec.containers.iter().map(|c| container(c, ended)).collect();
+        let containers: Vec<Value> =
+            p.spec.containers.iter().map(|c| container(c, ended)).collect();
         let host = node
             .status
             .as_ref()
