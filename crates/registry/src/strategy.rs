@@ -3,7 +3,7 @@
 
 mod definitions;
 mod jobs;
-mod pods;
+pub(crate) mod pods;
 mod services;
 
 use crate::{Registry, write::set_or_remove};

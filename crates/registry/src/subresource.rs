@@ -171,6 +171,10 @@ impl Registry {
         binding: &Value,
         o: &WriteOptions,
     ) -> Result<Written, Status> {
+        let named = path::text(binding, "metadata.name");
+        if !named.is_empty() && named != name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
         let node = path::text(binding, "target.name").to_owned();
         if node.is_empty() {
             let e = coracle_meta::status::FieldError::required("target.name", "");
@@ -193,6 +197,9 @@ impl Registry {
                 return Err(conflict(format!(
                     "pod {name} is being deleted, cannot be assigned to a host"
                 )));
+            }
+            if old["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
+                return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")));
             }
             match path::text(old, "spec.nodeName") {
                 "" => {}

@@ -35,6 +35,8 @@ pub(crate) fn rules(
         (None, _) => Mode::Create,
         (_, "") => Mode::Update,
         (_, "status") => Mode::Status,
+        // Parts of a pod's specification are written through them.
+        (_, "ephemeralcontainers" | "resize") => Mode::Update,
         _ => Mode::Other,
     };
     let Type::Object(root) = kind.root().ty else { return vec![] };
@@ -45,6 +47,9 @@ pub(crate) fn rules(
         None if key == CRDS => vec![],
         None => structural(kind, v, old),
     };
+    if subresource == "resize" {
+        updates::resize(v, old, &mut errors);
+    }
     if subresource.is_empty() {
         for (_, rules) in RULES.iter().filter(|(k, _)| *k == key) {
             rules.iter().for_each(|rule| rule(v, old, &mut errors));
@@ -171,6 +176,21 @@ fn owners(references: &Value, errors: &mut Vec<FieldError>) {
                 let at = format!("metadata.ownerReferences[{i}].{f}");
                 errors.push(FieldError::required(at, "must not be empty"));
             }
+        }
+        let at = format!("metadata.ownerReferences[{i}]");
+        let version = r["apiVersion"].as_str().unwrap_or_default();
+        if version.matches('/').count() > 1 {
+            let why = "must be <group>/<version> or <version>";
+            errors.push(FieldError::invalid(format!("{at}.apiVersion"), version, why));
+        } else if matches!((version, r["kind"].as_str()), ("v1" | "events.k8s.io/v1", Some("Event"))) {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let why = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
+            errors.push(FieldError {
+                kind: FieldErrorKind::Invalid,
+                path: at,
+                value: None,
+                detail: format!("{}: {why}", in_order(r)),
+            });
         }
     }
     let mut controllers = all.iter().filter(|r| r["controller"] == true);

@@ -154,7 +154,7 @@ impl Walk<'_> {
             }
             (Type::IntOrString, Value::String(_)) => {}
             (Type::IntOrString, Value::Number(n)) if n.is_i64() => {}
-            (Type::Quantity, Value::String(_) | Value::Number(_)) => self.quantity(v),
+            (Type::Quantity, _) => self.quantity(v),
             (Type::Time | Type::MicroTime, Value::String(s)) => {
                 let parsed = time::parse_rfc3339(s);
                 match parsed {

@@ -21,6 +21,7 @@ use coracle_cel::{
     value::{Key, Val},
 };
 use coracle_meta::status::{FieldError, FieldErrorKind};
+pub use functions::container_requests;
 use parse::{Block, Body, Check, Line, Loop, Over, Rule, Shown, Text, When};
 use serde_json::Value;
 use std::{collections::HashMap, sync::OnceLock};
@@ -543,6 +544,9 @@ fn rule_errors(
             v => v,
         }),
     };
+    if let Some(checker) = rule.checker.as_deref().filter(|c| checkers::takes_any(c)) {
+        return checkers::structured(checker, &value.unwrap_or_default(), &path);
+    }
     if let Some(checker) = &rule.checker {
         let text = value.as_ref().and_then(Value::as_str).unwrap_or_default();
         let texts = checkers::texts(checker, text);

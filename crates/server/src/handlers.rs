@@ -444,6 +444,11 @@ impl Call<'_> {
             }
             ("eviction", "create") => {
                 let eviction = read_body(self.server, self.request)?.value;
+                let named = eviction["metadata"]["name"].as_str().unwrap_or_default();
+                if !named.is_empty() && named != object {
+                    let why = "name in URL does not match name in Eviction object";
+                    return Err(Status::bad_request(why));
+                }
                 let given = &eviction["deleteOptions"];
                 let o = DeleteOptions {
                     grace_period_seconds: given["gracePeriodSeconds"].as_i64(),

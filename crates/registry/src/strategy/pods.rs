@@ -3,7 +3,7 @@
 use super::reset_status;
 use crate::{Registry, write::set_or_remove};
 use coracle_meta::{Quantity, Status, time};
-use coracle_schema::Kind;
+use coracle_schema::{Kind, rules::container_requests};
 use serde_json::{Value, json};
 
 pub(super) fn containers(spec: &mut Value) -> impl Iterator<Item = &mut Value> {
@@ -56,6 +56,7 @@ pub(super) fn pod_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), St
     if !v["spec"].is_object() {
         return Ok(());
     }
+    select_own_labels(v);
     let mut status = json!({"phase": "Pending"});
     if v["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
         status["conditions"] = json!([{
@@ -65,6 +66,78 @@ pub(super) fn pod_create(r: &Registry, _: &Kind, v: &mut Value) -> Result<(), St
         }]);
     }
     reset_status(v, status)
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` of a new pod's affinity and spread become part of their
+/// selectors, with the pod's own values (KEP-3633, KEP-3243).
+fn select_own_labels(v: &mut Value) {
+    let labels = v["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    let add = |term: &mut Value| {
+        if !term["labelSelector"].is_object() {
+            return;
+        }
+        for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+            for key in term[field].as_array().cloned().unwrap_or_default() {
+                let Some(value) = key.as_str().and_then(|k| labels.get(k)) else { continue };
+                let more = json!({"key": key, "operator": operator, "values": [value]});
+                match term["labelSelector"]["matchExpressions"].as_array_mut() {
+                    Some(all) => all.push(more),
+                    None => term["labelSelector"]["matchExpressions"] = json!([more]),
+                }
+            }
+        }
+    };
+    let spec = &mut v["spec"];
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(affinity) = spec.pointer_mut(&format!("/affinity/{kind}")) else { continue };
+        for (list, inner) in [
+            ("/requiredDuringSchedulingIgnoredDuringExecution", ""),
+            ("/preferredDuringSchedulingIgnoredDuringExecution", "/podAffinityTerm"),
+        ] {
+            let terms = affinity.pointer_mut(list).and_then(Value::as_array_mut);
+            terms.into_iter().flatten().filter_map(|t| t.pointer_mut(inner)).for_each(add);
+        }
+    }
+    let spread = spec.pointer_mut("/topologySpreadConstraints").and_then(Value::as_array_mut);
+    spread.into_iter().flatten().for_each(add);
+}
+
+/// Requests of a pod as a whole, where it has limits: what its containers request, else the limit
+/// (KEP-2837).
+fn pod_requests(spec: &mut Value) {
+    let Some(limits) = spec["resources"]["limits"].as_object().filter(|l| !l.is_empty()).cloned()
+    else {
+        return;
+    };
+    for name in ["cpu", "memory"] {
+        if !spec["resources"]["requests"][name].is_null() {
+            continue;
+        }
+        let sum = container_requests(spec, name).map(|q| json!(q.to_string()));
+        if let Some(q) = sum.or_else(|| limits.get(name).cloned()) {
+            spec["resources"]["requests"][name] = q;
+        }
+    }
+    for (name, q) in limits {
+        let huge = name.starts_with("hugepages-");
+        if huge && spec["resources"]["requests"][&name].is_null() {
+            spec["resources"]["requests"][name] = q;
+        }
+    }
+}
+
+/// Upstream keeps amounts in thousandths at the finest.
+fn round_up(resources: &mut Value) {
+    for list in ["/requests", "/limits"] {
+        let amounts = resources.pointer_mut(list).and_then(Value::as_object_mut);
+        for (_, q) in amounts.into_iter().flatten() {
+            let exact = q.as_str().and_then(|s| s.parse::<Quantity>().ok());
+            if let Some(e) = exact.filter(|e| e.nanos() % 1_000_000 != 0) {
+                let millis = e.nanos().div_euclid(1_000_000) + 1;
+                *q = json!(e.with_nanos(millis * 1_000_000).to_string());
+            }
+        }
+    }
 }
 
 pub(super) fn pod_after_defaults(v: &mut Value) {
@@ -102,6 +175,14 @@ pub(super) fn pod_after_defaults(v: &mut Value) {
             set_or_remove(spec, field, Value::Null);
         }
     }
+    for c in containers(spec) {
+        if let Some(r) = c.get_mut("resources") {
+            round_up(r);
+        }
+    }
+    if spec.get("resources").is_some_and(Value::is_object) {
+        pod_requests(spec);
+    }
     if v["status"]["qosClass"].is_null() {
         let class = qos_class(&v["spec"]);
         v["status"]["qosClass"] = json!(class);
@@ -115,20 +196,23 @@ pub(super) fn pod_template_of_pod(v: &mut Value) {
 }
 
 /// Guaranteed, Burstable or BestEffort, as the resources say.
-pub(super) fn qos_class(spec: &Value) -> &'static str {
+pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let amount =
         |v: &Value| v.as_str().and_then(|s| s.parse::<Quantity>().ok()).filter(|q| q.nanos() > 0);
     let (mut any, mut guaranteed) = (false, true);
-    for field in ["containers", "initContainers"] {
-        for c in spec[field].as_array().into_iter().flatten() {
-            for resource in ["cpu", "memory"] {
-                let (request, limit) = (
-                    amount(&c["resources"]["requests"][resource]),
-                    amount(&c["resources"]["limits"][resource]),
-                );
-                any |= request.is_some() || limit.is_some();
-                guaranteed &= limit.is_some() && request == limit;
-            }
+    let lists = ["containers", "initContainers"];
+    let each = lists.iter().flat_map(|l| spec[l].as_array().into_iter().flatten());
+    // Resources of the pod as a whole decide alone (KEP-2837).
+    let whole = spec["resources"].is_object().then_some(spec);
+    let counted: Vec<&Value> = whole.map_or_else(|| each.collect(), |w| vec![w]);
+    for c in counted {
+        for resource in ["cpu", "memory"] {
+            let (request, limit) = (
+                amount(&c["resources"]["requests"][resource]),
+                amount(&c["resources"]["limits"][resource]),
+            );
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request == limit;
         }
     }
     match (any, guaranteed) {

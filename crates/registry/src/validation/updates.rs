@@ -1,5 +1,6 @@
 //! What of an object may not change any more, where a table cannot say it.
 
+use crate::strategy::pods::qos_class;
 use coracle_meta::{json as path, status::FieldError};
 use coracle_schema::validate::changed;
 use serde_json::{Map, Value};
@@ -50,7 +51,7 @@ pub(super) fn pod(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
     let rest = |spec: &Value| {
         let mut spec = spec.clone();
         let Some(map) = spec.as_object_mut() else { return Value::Null };
-        for f in ["activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers"]
+        for f in ["activeDeadlineSeconds", "tolerations", "schedulingGates"]
         {
             map.remove(f);
         }
@@ -76,6 +77,44 @@ pub(super) fn pod(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
 }
 
 /// A gated pod may narrow the nodes that it may run on.
+/// Only amounts of processor and memory change in place, and not so that the pod's class changes
+/// (KEP-1287).
+pub(super) fn resize(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let Some(old) = old else { return };
+    let class = qos_class(&old["spec"]);
+    if qos_class(&v["spec"]) != class {
+        let why = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", class, why));
+    }
+    for field in ["initContainers", "containers"] {
+        for (i, c) in list(&v["spec"][field]).iter().enumerate() {
+            let Some(was) = list(&old["spec"][field]).iter().find(|o| o["name"] == c["name"]) else {
+                continue;
+            };
+            for part in ["requests", "limits"] {
+                let names =
+                    |v: &Value| v["resources"][part].as_object().cloned().unwrap_or_default();
+                let (had, has) = (names(was), names(c));
+                if had.keys().any(|k| ["cpu", "memory"].contains(&k.as_str()) && !has.contains_key(k))
+                {
+                    let at = format!("spec.{field}[{i}].resources.{part}");
+                    let why = format!("resource {part} cannot be removed");
+                    errors.push(FieldError::forbidden(at, why));
+                }
+                let other = |m: &Map<String, Value>| {
+                    let mut m = m.clone();
+                    m.retain(|k, _| k != "cpu" && k != "memory");
+                    m
+                };
+                let why = "only cpu and memory resources are mutable";
+                if other(&had) != other(&has) && !errors.iter().any(|e| e.detail == why) {
+                    errors.push(FieldError::forbidden("spec", why));
+                }
+            }
+        }
+    }
+}
+
 fn narrowed(spec: &mut Map<String, Value>) {
     let Some(affinity) = spec.get_mut("affinity").and_then(Value::as_object_mut) else { return };
     affinity.remove("nodeAffinity");

@@ -83,8 +83,10 @@ pub(super) fn structured(checker: &str, v: &Value, path: &str) -> Vec<FieldError
             Value::String(s) => {
                 port_name(s).into_iter().map(|t| FieldError::invalid(path, &**s, t)).collect()
             }
-            Value::Number(n) if !n.as_i64().is_some_and(|n| (1..=65535).contains(&n)) => {
-                vec![FieldError::invalid(path, v.clone(), "must be between 1 and 65535, inclusive")]
+            Value::Number(n) if n.as_i64().is_some_and(|n| (1..=65535).contains(&n)) => vec![],
+            Value::Number(_) | Value::Null => {
+                let shown = v.as_i64().unwrap_or(0);
+                vec![FieldError::invalid(path, shown, "must be between 1 and 65535, inclusive")]
             }
             _ => vec![],
         },

@@ -5,7 +5,7 @@ use coracle_cel::{
     Args, EvalError, Function, Library, Output,
     value::{List, Val},
 };
-use coracle_meta::{LabelSelector, Quantity};
+use coracle_meta::{LabelSelector, Quantity, status::FieldError};
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -334,13 +334,15 @@ const FUNCTIONS: &[(&str, Function)] = &[
 pub(super) fn native(name: &str) -> Option<Native> {
     let all: &[(&str, Native)] = &[
         ("host-ports", |v, _, path| host_ports(v, path)),
+        ("host-process", |v, _, path| host_process(v, path)),
+        ("pod-requests", |v, _, path| pod_requests(v, path)),
         ("time-zone", |v, _, path| time_zone(v, path)),
     ];
     all.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)
 }
 
 /// Two containers of a pod cannot have one port of its host.
-fn host_ports(spec: &Value, path: &str) -> Vec<coracle_meta::status::FieldError> {
+fn host_ports(spec: &Value, path: &str) -> Vec<FieldError> {
     let mut seen = std::collections::HashSet::new();
     let mut errors = Vec::new();
     for (i, c) in spec["containers"].as_array().into_iter().flatten().enumerate() {
@@ -350,20 +352,83 @@ fn host_ports(spec: &Value, path: &str) -> Vec<coracle_meta::status::FieldError>
             let key = format!("{}/{}/{port}", text("protocol"), text("hostIP"));
             if port != 0 && !seen.insert(key.clone()) {
                 let at = format!("{path}.containers[{i}].ports[{j}].hostPort");
-                errors.push(coracle_meta::status::FieldError::duplicate(at, key));
+                errors.push(FieldError::duplicate(at, key));
             }
         }
     }
     errors
 }
 
+/// Windows containers are processes of the host all or none, and then on its network.
+fn host_process(spec: &Value, path: &str) -> Vec<FieldError> {
+    let of = |v: &Value| v["securityContext"]["windowsOptions"]["hostProcess"].as_bool();
+    let whole = of(spec);
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    let all = lists.iter().flat_map(|l| spec[l].as_array().into_iter().flatten());
+    let each: Vec<bool> = all.map(|c| of(c).or(whole).unwrap_or(false)).collect();
+    if !each.contains(&true) {
+        return vec![];
+    }
+    let mut errors = Vec::new();
+    if each.contains(&false) {
+        let why = "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        errors.push(FieldError::invalid(path, "", why));
+    }
+    if spec["hostNetwork"] != true {
+        let why = "hostNetwork must be true if pod contains any hostProcess containers";
+        errors.push(FieldError::invalid(format!("{path}.hostNetwork"), false, why));
+    }
+    errors
+}
+
+/// What a pod requests as a whole is no less than what its containers do (KEP-2837).
+fn pod_requests(spec: &Value, path: &str) -> Vec<FieldError> {
+    let own = spec["resources"]["requests"].as_object().into_iter().flatten();
+    let mut errors = Vec::new();
+    for (name, q) in own {
+        let (Some(q), Some(sum)) = (amount(q), container_requests(spec, name)) else { continue };
+        if q < sum {
+            let why =
+                format!("must be greater than or equal to aggregate container requests of {sum}");
+            let at = format!("{path}.resources.requests[{name}]");
+            errors.push(FieldError::invalid(at, q.to_string(), why));
+        }
+    }
+    errors
+}
+
+fn amount(v: &Value) -> Option<Quantity> {
+    v.as_str()?.parse().ok()
+}
+
+/// What the containers of a pod request of a resource at once: all containers and sidecars, or the
+/// largest moment of the init containers (KEP-753).
+pub fn container_requests(spec: &Value, resource: &str) -> Option<Quantity> {
+    let request = |c: &Value| amount(&c["resources"]["requests"][resource]);
+    let list = |l: &str| spec[l].as_array().into_iter().flatten();
+    let any = list("containers").chain(list("initContainers")).find_map(request)?;
+    let nanos = |c: &Value| request(c).map_or(0, |q| q.nanos());
+    let mut total: i128 = list("containers").map(nanos).sum();
+    let (mut sidecars, mut peak) = (0, 0);
+    for c in list("initContainers") {
+        if c["restartPolicy"] == "Always" {
+            total += nanos(c);
+            sidecars += nanos(c);
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars + nanos(c));
+        }
+    }
+    Some(any.with_nanos(total.max(peak)))
+}
+
 /// A time zone must be one of the database, spelled as there.
-fn time_zone(spec: &Value, path: &str) -> Vec<coracle_meta::status::FieldError> {
+fn time_zone(spec: &Value, path: &str) -> Vec<FieldError> {
     let Some(zone) = spec["timeZone"].as_str().filter(|z| !z.is_empty()) else { return vec![] };
     let known = jiff::tz::TimeZone::get(zone).is_ok_and(|t| t.iana_name() == Some(zone));
     if known {
         return vec![];
     }
     let why = format!("unknown time zone {zone}");
-    vec![coracle_meta::status::FieldError::invalid(format!("{path}.timeZone"), zone, why)]
+    vec![FieldError::invalid(format!("{path}.timeZone"), zone, why)]
 }
