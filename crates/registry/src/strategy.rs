@@ -77,6 +77,22 @@ fn key(kind: &Kind) -> String {
     format!("{}/{}", kind.group, kind.plural)
 }
 
+/// Whether an update may leave out the resourceVersion of what it replaces. Of these it may not;
+/// nor of custom kinds.
+pub(crate) fn allows_unconditional_update(kind: &Kind) -> bool {
+    const CONDITIONAL: [&str; 8] = [
+        "apiextensions.k8s.io/customresourcedefinitions",
+        "apiregistration.k8s.io/apiservices",
+        "coordination.k8s.io/leases",
+        "policy/poddisruptionbudgets",
+        "storage.k8s.io/csidrivers",
+        "storage.k8s.io/csinodes",
+        "storage.k8s.io/volumeattachments",
+        "node.k8s.io/runtimeclasses",
+    ];
+    !kind.custom && !CONDITIONAL.contains(&key(kind).as_str())
+}
+
 /// Before defaulting, on create.
 pub(crate) fn prepare_create(r: &Registry, kind: &Kind, v: &mut Value) -> Result<(), Status> {
     let key = key(kind);

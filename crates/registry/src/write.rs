@@ -261,6 +261,14 @@ impl Registry {
             let given_owners = take_managed(&mut new);
             let given = new["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let unconditional = given.is_empty() || given == "0";
+            if unconditional
+                && ["", "status"].contains(&subresource)
+                && !strategy::allows_unconditional_update(kind)
+            {
+                let why = "must be specified for an update";
+                let error = FieldError::invalid("metadata.resourceVersion", 0, why);
+                return Err(Status::invalid(&kind.group, &kind.kind, name, vec![error]));
+            }
             if !unconditional && given != stored.revision.to_string() {
                 return Err(Status::modified(&kind.group_resource(), name));
             }

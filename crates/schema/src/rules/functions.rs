@@ -40,6 +40,7 @@ idxCount(string) int
 subKey(string) string
 sysctlNs(string) string
 limitKeys(dyn) list(string)
+decimals6(double) string
 ";
 
 pub(super) static LIBRARY: LazyLock<Library> =
@@ -324,6 +325,10 @@ const FUNCTIONS: &[(&str, Function)] = &[
         _ => failed(),
     }),
     ("limitKeys", limit_keys),
+    ("decimals6", |args| match args {
+        [Val::Double(d)] => Ok(Val::text(format!("{d:.6}"))),
+        _ => failed(),
+    }),
     ("lower", |a| match a {
         [Val::String(s)] => Ok(Val::text(s.to_lowercase())),
         _ => failed(),
@@ -334,6 +339,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
 pub(super) fn native(name: &str) -> Option<Native> {
     let all: &[(&str, Native)] = &[
         ("host-ports", |v, _, path| host_ports(v, path)),
+        ("docker-config", |v, _, _| docker_config(v)),
         ("host-process", |v, _, path| host_process(v, path)),
         ("pod-requests", |v, _, path| pod_requests(v, path)),
         ("time-zone", |v, _, path| time_zone(v, path)),
@@ -357,6 +363,25 @@ fn host_ports(spec: &Value, path: &str) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// The credentials of an image registry are a JSON object.
+fn docker_config(secret: &Value) -> Vec<FieldError> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let kinds = [
+        ("kubernetes.io/dockercfg", ".dockercfg"),
+        ("kubernetes.io/dockerconfigjson", ".dockerconfigjson"),
+    ];
+    let Some((_, key)) = kinds.iter().find(|(t, _)| secret["type"] == *t) else { return vec![] };
+    let Some(text) = secret["data"][key].as_str() else { return vec![] };
+    let bytes = BASE64_STANDARD.decode(text).unwrap_or_default();
+    let why = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(_) | Value::Null) => return vec![],
+        Ok(other) => crate::decode::mismatch(&other, "value of type map[string]interface {}"),
+        Err(e) if e.is_eof() => "unexpected end of JSON input".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    vec![FieldError::invalid(format!("data[{key}]"), "<secret contents redacted>", why)]
 }
 
 /// Windows containers are processes of the host all or none, and then on its network.
