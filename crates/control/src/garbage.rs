@@ -22,6 +22,8 @@ use tokio::{sync::Notify, task::JoinSet};
 
 /// How often new kinds are looked for, besides when a definition changes.
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
+/// Objects of one page of a list: what is read of them is little, what is thrown away is not.
+const PAGE: u32 = 100;
 /// A burst of new definitions is one discovery.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -85,9 +87,10 @@ async fn watch(
         plural: plural.clone(),
     };
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
-    let mut stream =
-        watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
-    let here = (gv, plural);
+    let mut stream = watcher(api, watcher::Config::default().any_semantic().page_size(PAGE))
+        .default_backoff()
+        .boxed();
+    let here = Arc::new((gv, plural));
     let mut present: HashSet<String> = HashSet::new();
     let mut listed: HashSet<String> = HashSet::new();
     while let Some(event) = stream.next().await {
@@ -124,7 +127,7 @@ async fn watch(
     }
 }
 
-fn item(resource: &(String, String), o: PartialObjectMeta<DynamicObject>) -> Item {
+fn item(resource: &Arc<(String, String)>, o: PartialObjectMeta<DynamicObject>) -> Item {
     let m = o.metadata;
     let owner = |r: k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| Owner {
         api_version: r.api_version,

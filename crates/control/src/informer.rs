@@ -15,6 +15,10 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
+/// Objects of one page of a list: pages that are read into projections and thrown away should not
+/// be the most memory that a process ever needs.
+const PAGE: u32 = 100;
+
 /// Namespace (empty for cluster scope) and name.
 pub type Key = (String, String);
 
@@ -99,8 +103,9 @@ where
         mut trim: impl FnMut(&mut K) + Send,
         mut stop: Stop,
     ) {
-        let mut stream =
-            watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+        let mut stream = watcher(api, watcher::Config::default().any_semantic().page_size(PAGE))
+            .default_backoff()
+            .boxed();
         let mut listed: BTreeMap<Key, Arc<K>> = BTreeMap::new();
         loop {
             let event = tokio::select! {

@@ -182,7 +182,10 @@ fn owners(references: &Value, errors: &mut Vec<FieldError>) {
         if version.matches('/').count() > 1 {
             let why = "must be <group>/<version> or <version>";
             errors.push(FieldError::invalid(format!("{at}.apiVersion"), version, why));
-        } else if matches!((version, r["kind"].as_str()), ("v1" | "events.k8s.io/v1", Some("Event"))) {
+        } else if matches!(
+            (version, r["kind"].as_str()),
+            ("v1" | "events.k8s.io/v1", Some("Event"))
+        ) {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             let why = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
             errors.push(FieldError {

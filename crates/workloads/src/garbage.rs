@@ -1,7 +1,10 @@
 //! The garbage collector's graph: who owns whom, and what to do with an object whose owners are
 //! gone or going.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// An owner as a dependent names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +24,8 @@ pub struct Owner {
 /// An object, as far as garbage collection looks at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Item {
-    /// Where it is: `group/version`, plural.
-    pub resource: (String, String),
+    /// Where it is: `group/version`, plural; one for all objects of a kind.
+    pub resource: Arc<(String, String)>,
     /// Namespace, or empty.
     pub namespace: String,
     /// Name.

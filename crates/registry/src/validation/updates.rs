@@ -51,8 +51,7 @@ pub(super) fn pod(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
     let rest = |spec: &Value| {
         let mut spec = spec.clone();
         let Some(map) = spec.as_object_mut() else { return Value::Null };
-        for f in ["activeDeadlineSeconds", "tolerations", "schedulingGates"]
-        {
+        for f in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
             map.remove(f);
         }
         // A negative period was once taken.
@@ -88,14 +87,17 @@ pub(super) fn resize(v: &Value, old: Option<&Value>, errors: &mut Vec<FieldError
     }
     for field in ["initContainers", "containers"] {
         for (i, c) in list(&v["spec"][field]).iter().enumerate() {
-            let Some(was) = list(&old["spec"][field]).iter().find(|o| o["name"] == c["name"]) else {
+            let Some(was) = list(&old["spec"][field]).iter().find(|o| o["name"] == c["name"])
+            else {
                 continue;
             };
             for part in ["requests", "limits"] {
                 let names =
                     |v: &Value| v["resources"][part].as_object().cloned().unwrap_or_default();
                 let (had, has) = (names(was), names(c));
-                if had.keys().any(|k| ["cpu", "memory"].contains(&k.as_str()) && !has.contains_key(k))
+                if had
+                    .keys()
+                    .any(|k| ["cpu", "memory"].contains(&k.as_str()) && !has.contains_key(k))
                 {
                     let at = format!("spec.{field}[{i}].resources.{part}");
                     let why = format!("resource {part} cannot be removed");
