@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 pub mod budget;
+pub mod checker;
 pub mod consolidate;
 pub mod offering;
 pub mod pack;
