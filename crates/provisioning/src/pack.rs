@@ -62,6 +62,14 @@ pub struct Plan {
     pub lower_bound_usd_per_hour: f64,
 }
 
+impl Plan {
+    /// Pods for new nodes with the index of their node, in an order in which each fits when it is
+    /// bound.
+    pub fn bindings(&self) -> impl Iterator<Item = (&PodKey, usize)> {
+        self.new_nodes.iter().enumerate().flat_map(|(i, n)| n.pods.iter().map(move |p| (p, i)))
+    }
+}
+
 fn value(r: &Resources) -> f64 {
     let extended: i64 = r.extended.iter().map(|(_, n)| n).sum();
     let size = r.cpu_milli as f64 / 1000.0
