@@ -1,0 +1,282 @@
+//! Covering: which bins, filled how, cost least for all items.
+//!
+//! The linear program over all fillings of all bins, with fillings made on demand where the duals
+//! say that they pay (Gilmore and Gomory, "A linear programming approach to the cutting-stock
+//! problem", 1961), then rounded by diving: whole copies are taken, and what is left is solved
+//! again. The duals also prove that nothing can cost much less (Farley, 1990).
+//!
+//! Numbers only: no pods, no labels. Deterministic: ties are broken by index.
+
+mod fill;
+mod polish;
+mod simplex;
+
+use fill::Filler;
+use simplex::Simplex;
+
+/// Items that are alike.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// What one takes of each resource.
+    pub(super) need: Vec<i64>,
+    /// How many there are.
+    pub(super) count: usize,
+    /// Most of them in one bin.
+    pub(super) per_bin: usize,
+    /// Of the items of a group one bin takes one.
+    pub(super) apart: Option<usize>,
+    /// Which set of bins it may go to.
+    pub(super) set: usize,
+}
+
+/// Something to fill.
+#[derive(Clone, Debug)]
+pub(super) struct Bin {
+    /// What it has of each resource.
+    pub(super) room: Vec<i64>,
+    /// What it costs.
+    pub(super) price: f64,
+}
+
+/// A bin with how many of each item are in it: a column of the program.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Filled {
+    /// Index of the bin.
+    pub(super) bin: usize,
+    /// Item and how many, by item.
+    pub(super) counts: Vec<(usize, usize)>,
+}
+
+/// Bins for all items that fit any.
+#[derive(Debug, Default)]
+pub(super) struct Cover {
+    /// Fillings with how often each is wanted.
+    pub(super) filled: Vec<(Filled, usize)>,
+    /// No bins for these items cost less.
+    pub(super) lower_bound: f64,
+}
+
+/// What is given: items, bins, and the sets of bins that items may go to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Problem<'p> {
+    pub(super) items: &'p [Item],
+    pub(super) bins: &'p [Bin],
+    pub(super) sets: &'p [Vec<bool>],
+}
+
+/// Rounds of making fillings for one program.
+const SWEEPS: usize = 80;
+/// A filling must pay this much better than the program's own to be worth a column.
+const WORTH: f64 = 1.0 + 1e-3;
+/// Rounds of diving before the rest is filled greedily.
+const DIVES: usize = 40;
+
+/// Covers all items that fit any bin.
+pub(super) fn cover(p: Problem<'_>) -> Cover {
+    let mut left: Vec<usize> = p.items.iter().map(|i| i.count).collect();
+    let mut filler = Filler::new(p);
+    for (i, n) in left.iter_mut().enumerate() {
+        if filler.alone(i, *n).is_none() {
+            *n = 0;
+        }
+    }
+    let mut out = Cover::default();
+    let mut columns: Vec<Filled> = Vec::new();
+    let mut duals = vec![0.0; p.items.len()];
+    for dive in 0..DIVES {
+        if left.iter().all(|n| *n == 0) {
+            break;
+        }
+        let solved = solve(p, &mut filler, &left, &mut columns, if dive == 0 { SWEEPS } else { 4 });
+        duals = solved.duals;
+        if dive == 0 {
+            out.lower_bound = lower_bound(p, &filler, &duals, &left);
+        }
+        if std::env::var_os("DBG").is_some() {
+            let v: f64 = solved.used.iter().map(|(f, x)| p.bins[f.bin].price * x).sum();
+            let done: f64 = out.filled.iter().map(|(f, n)| p.bins[f.bin].price * *n as f64).sum();
+            eprintln!("dive {dive}: lp {v:.2} taken {done:.2} left {} columns {}", left.iter().sum::<usize>(), columns.len());
+        }
+        if !take_whole(&solved.used, &mut left, &mut out.filled) {
+            break;
+        }
+    }
+    finish(p, &mut filler, &duals, &mut left, &mut out.filled);
+    let t = std::time::Instant::now();
+    let cost = |f: &[(Filled, usize)]| f.iter().map(|(f, n)| p.bins[f.bin].price * *n as f64).sum::<f64>();
+    let before = cost(&out.filled);
+    out.filled = polish::polish(p, out.filled);
+    if std::env::var_os("DBG").is_some() {
+        eprintln!("polish {before:.2} -> {:.2} in {:?}", cost(&out.filled), t.elapsed());
+    }
+    out
+}
+
+/// Bins that are looked at for each filling of a first cover.
+const WINDOW: usize = 8;
+
+/// A first cover: fillings one after the other, so that together they have all items. Different
+/// enough to tell what each item is worth.
+fn one_by_one(p: Problem<'_>, filler: &mut Filler<'_>, left: &[usize]) -> Vec<Filled> {
+    let worth: Vec<f64> = filler.volumes();
+    let mut left = left.to_vec();
+    let mut out = Vec::new();
+    let (mut from, mut good) = (0, 0);
+    while left.iter().any(|n| *n > 0) {
+        let mut best: Option<(f64, Filled)> = None;
+        let window = (from..from + WINDOW).map(|b| b % p.bins.len()).chain([good]);
+        for bin in window {
+            let Some((f, w)) = filler.best(bin, &worth, &left) else { continue };
+            let rate = p.bins[bin].price / w;
+            if best.as_ref().is_none_or(|(r, _)| rate < *r) {
+                best = Some((rate, f));
+            }
+        }
+        from += WINDOW;
+        let Some((_, f)) = best else {
+            // Nothing in the window takes what is left.
+            if from > 2 * p.bins.len() * WINDOW {
+                break;
+            }
+            continue;
+        };
+        good = f.bin;
+        let copies = f.counts.iter().map(|(i, n)| left[*i] / n).min().unwrap_or(1).max(1);
+        f.counts.iter().for_each(|(i, n)| left[*i] -= n * copies);
+        out.push(f);
+        if out.len() > 4 * left.len() + 64 {
+            break;
+        }
+    }
+    out
+}
+
+struct Solved {
+    /// Fillings of the solution, with how much of each.
+    used: Vec<(Filled, f64)>,
+    duals: Vec<f64>,
+}
+
+/// Solves the program for what is left, adding columns to those that are known.
+fn solve(
+    p: Problem<'_>,
+    filler: &mut Filler<'_>,
+    left: &[usize],
+    columns: &mut Vec<Filled>,
+    sweeps: usize,
+) -> Solved {
+    let rows: Vec<usize> = (0..left.len()).filter(|i| left[*i] > 0).collect();
+    let start: Vec<Filled> =
+        rows.iter().filter_map(|i| filler.alone(*i, left[*i])).collect();
+    let mut lp = Simplex::new(&rows, left, &start, p.bins);
+    // What was made for more items is of no use any more.
+    columns.retain(|c| c.counts.iter().all(|(i, n)| left[*i] >= *n));
+    if columns.is_empty() {
+        columns.extend(one_by_one(p, filler, left));
+    }
+    lp.improve(columns, p.bins);
+    // The duals of a program with few columns are far off: fillings are sought in between those
+    // and where they were sought before (Wentges, 1997), from shares of volume at first.
+    let mut center = filler.volumes();
+    let mut trust = 0.7;
+    for _ in 0..sweeps {
+        let duals = lp.duals(left.len());
+        let between = |(c, y): (&f64, &f64)| trust * c + (1.0 - trust) * y;
+        let sought: Vec<f64> = center.iter().zip(&duals).map(between).collect();
+        let mut fresh: Vec<Filled> = Vec::new();
+        for bin in 0..p.bins.len() {
+            for (filled, _) in filler.all(bin, &sought, left) {
+                let worth: f64 = filled.counts.iter().map(|(i, n)| duals[*i] * *n as f64).sum();
+                if worth > p.bins[bin].price * WORTH {
+                    fresh.push(filled);
+                }
+            }
+        }
+        if fresh.is_empty() {
+            if trust == 0.0 {
+                break;
+            }
+            trust = if trust > 0.2 { trust * 0.5 } else { 0.0 };
+            continue;
+        }
+        center = sought;
+        let n = fresh.len();
+        columns.extend(fresh);
+        let t = std::time::Instant::now();
+        lp.improve(columns, p.bins);
+        if std::env::var_os("DBG").is_some() && rows.len() > 50 {
+            let v: f64 = lp.duals(left.len()).iter().zip(left).map(|(y, n)| y * *n as f64).sum();
+            eprintln!("  sweep: fresh {n} value {v:.2} {:?}", t.elapsed());
+        }
+    }
+    let duals = lp.duals(left.len());
+    Solved { used: lp.solution(), duals }
+}
+
+/// Takes whole copies, or the fillings that are nearest to one. Returns whether any was taken.
+fn take_whole(
+    used: &[(Filled, f64)],
+    left: &mut [usize],
+    out: &mut Vec<(Filled, usize)>,
+) -> bool {
+    let mut any = false;
+    let mut take = |f: &Filled, copies: usize, left: &mut [usize]| {
+        let fits = f.counts.iter().map(|(i, n)| left[*i] / n).min().unwrap_or(0).min(copies);
+        if fits > 0 {
+            f.counts.iter().for_each(|(i, n)| left[*i] -= n * fits);
+            out.push((f.clone(), fits));
+            any = true;
+        }
+    };
+    for (f, x) in used {
+        take(f, (x + 1e-6).floor() as usize, left);
+    }
+    let part = |x: f64| x - (x + 1e-6).floor();
+    let mut order: Vec<&(Filled, f64)> = used.iter().filter(|(_, x)| part(*x) > 1e-6).collect();
+    order.sort_by(|a, b| part(b.1).total_cmp(&part(a.1)));
+    // The most of what is nearest to whole: the rest is decided anew.
+    let near = order.iter().filter(|(_, x)| part(*x) > 0.75).count().max(1);
+    for (f, _) in order.into_iter().take(near) {
+        take(f, 1, left);
+    }
+    any
+}
+
+/// Fills the rest one bin after the other, always the one that pays least for its worth.
+fn finish(
+    p: Problem<'_>,
+    filler: &mut Filler<'_>,
+    duals: &[f64],
+    left: &mut [usize],
+    out: &mut Vec<(Filled, usize)>,
+) {
+    // An item that the program saw no worth in still has to go somewhere.
+    let duals: Vec<f64> = duals.iter().map(|y| y.max(1e-9)).collect();
+    while left.iter().any(|n| *n > 0) {
+        let whole: f64 = left.iter().zip(&duals).map(|(n, y)| *n as f64 * y).sum();
+        let mut best: Option<(f64, Filled)> = None;
+        for bin in 0..p.bins.len() {
+            let Some((filled, worth)) = filler.best(bin, &duals, left) else { continue };
+            // The cheapest bin that takes all that is left ends it.
+            let price = p.bins[bin].price;
+            let rate = if worth >= whole * (1.0 - 1e-9) { price / whole } else { price / worth };
+            if best.as_ref().is_none_or(|(r, _)| rate < *r - 1e-12) {
+                best = Some((rate, filled));
+            }
+        }
+        let Some((_, f)) = best else { return };
+        f.counts.iter().for_each(|(i, n)| left[*i] -= n);
+        out.push((f, 1));
+    }
+}
+
+/// The duals, scaled down until no bin can hold more worth than its price, price all items: a bound.
+fn lower_bound(p: Problem<'_>, filler: &Filler<'_>, duals: &[f64], left: &[usize]) -> f64 {
+    let duals: Vec<f64> = duals.iter().map(|y| y.max(0.0)).collect();
+    let worth: f64 = left.iter().zip(&duals).map(|(n, y)| *n as f64 * y).sum();
+    let over = (0..p.bins.len())
+        .map(|b| filler.at_most(b, &duals, left) / p.bins[b].price)
+        .fold(1.0, f64::max);
+    worth / over
+}
+

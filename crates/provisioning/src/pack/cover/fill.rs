@@ -1,0 +1,244 @@
+//! Filling one bin with the items that are worth most: a knapsack in several resources.
+//!
+//! Greedy by worth for room, under a few views of how scarce each resource is, then single items
+//! are exchanged while that helps.
+
+use super::{Filled, Problem};
+
+/// Views of scarcity that are tried: after each, a resource that was left over counts less.
+const VIEWS: usize = 4;
+/// Exchanges that are tried on a filling.
+const EXCHANGES: usize = 6;
+
+pub(super) struct Filler<'p> {
+    p: Problem<'p>,
+    /// Resources that some item takes.
+    dims: Vec<usize>,
+    /// Per item: worth for room in the view at hand.
+    density: Vec<f64>,
+    order: Vec<usize>,
+    groups: usize,
+}
+
+/// A filling under way.
+#[derive(Clone)]
+struct State {
+    rest: Vec<i64>,
+    counts: Vec<(usize, usize)>,
+    apart: Vec<bool>,
+    worth: f64,
+}
+
+impl<'p> Filler<'p> {
+    pub(super) fn new(p: Problem<'p>) -> Self {
+        let width = p.items.first().map_or(0, |i| i.need.len());
+        let dims = (0..width).filter(|d| p.items.iter().any(|i| i.need[*d] > 0)).collect();
+        let groups = p.items.iter().filter_map(|i| i.apart).max().map_or(0, |g| g + 1);
+        Self { p, dims, density: vec![0.0; p.items.len()], order: vec![], groups }
+    }
+
+    /// How many of an item fit into what is left of a bin.
+    fn room(&self, item: usize, rest: &[i64]) -> usize {
+        let need = &self.p.items[item].need;
+        let fit = self.dims.iter().filter(|d| need[**d] > 0).map(|d| rest[*d].max(0) / need[*d]);
+        usize::try_from(fit.min().unwrap_or(i64::MAX)).unwrap_or(usize::MAX)
+    }
+
+    fn most(&self, item: usize, left: usize) -> usize {
+        let i = &self.p.items[item];
+        if i.apart.is_some() { left.min(1) } else { left.min(i.per_bin) }
+    }
+
+    fn takes(&self, item: usize, bin: usize) -> bool {
+        self.p.sets[self.p.items[item].set][bin]
+    }
+
+    /// What items would be worth if each paid for its share of the bin that it shares best.
+    pub(super) fn volumes(&self) -> Vec<f64> {
+        let share = |item: usize, bin: usize| {
+            let (need, room) = (&self.p.items[item].need, &self.p.bins[bin].room);
+            let parts = self.dims.iter().map(|d| need[*d] as f64 / room[*d].max(1) as f64);
+            let largest = parts.clone().fold(0.0, f64::max);
+            // Between the mean of what is asked for and the most.
+            (parts.sum::<f64>() / self.dims.len().max(1) as f64 + largest) / 2.0
+        };
+        let of = |item: usize| {
+            let bins = (0..self.p.bins.len()).filter(|b| self.takes(item, *b));
+            let price = |b: usize| self.p.bins[b].price * share(item, b);
+            bins.map(price).fold(f64::INFINITY, f64::min)
+        };
+        (0..self.p.items.len()).map(of).map(|v| if v.is_finite() { v } else { 0.0 }).collect()
+    }
+
+    /// The filling of one item that costs least for each.
+    pub(super) fn alone(&self, item: usize, left: usize) -> Option<Filled> {
+        let mut best: Option<(f64, Filled)> = None;
+        for (bin, b) in self.p.bins.iter().enumerate().filter(|(b, _)| self.takes(item, *b)) {
+            let n = self.room(item, &b.room).min(self.most(item, left));
+            let rate = b.price / n.max(1) as f64;
+            if n > 0 && best.as_ref().is_none_or(|(r, _)| rate < *r) {
+                best = Some((rate, Filled { bin, counts: vec![(item, n)] }));
+            }
+        }
+        best.map(|(_, f)| f)
+    }
+
+    /// The filling of a bin that is worth most, and what it is worth.
+    pub(super) fn best(
+        &mut self,
+        bin: usize,
+        worth: &[f64],
+        left: &[usize],
+    ) -> Option<(Filled, f64)> {
+        let all = self.all(bin, worth, left);
+        all.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a })
+    }
+
+    /// Good fillings of a bin, one for each view, and what they are worth.
+    pub(super) fn all(&mut self, bin: usize, worth: &[f64], left: &[usize]) -> Vec<(Filled, f64)> {
+        let room = &self.p.bins[bin].room;
+        let usable: Vec<usize> = (0..left.len())
+            .filter(|i| left[*i] > 0 && worth[*i] > 0.0 && self.takes(*i, bin))
+            .filter(|i| self.room(*i, room) > 0)
+            .collect();
+        if usable.is_empty() {
+            return vec![];
+        }
+        let mut scarce: Vec<f64> = vec![1.0; room.len()];
+        let mut found: Vec<(Filled, f64)> = Vec::new();
+        for _ in 0..VIEWS {
+            for i in &usable {
+                let need = &self.p.items[*i].need;
+                let size = |d: &usize| scarce[*d] * need[*d] as f64 / room[*d].max(1) as f64;
+                self.density[*i] = worth[*i] / self.dims.iter().map(size).sum::<f64>().max(1e-12);
+            }
+            self.order.clear();
+            self.order.extend(&usable);
+            let density = &self.density;
+            self.order.sort_by(|a, b| density[*b].total_cmp(&density[*a]).then(a.cmp(b)));
+            let mut s = self.empty(bin);
+            self.pour(&mut s, worth, left, None);
+            self.exchange(&mut s, worth, left);
+            for d in &self.dims {
+                let unused = s.rest[*d] as f64 / room[*d].max(1) as f64;
+                scarce[*d] *= if unused > 0.05 { 0.4 } else { 1.3 };
+            }
+            s.counts.sort_unstable();
+            if !s.counts.is_empty() && found.iter().all(|(f, _)| f.counts != s.counts) {
+                found.push((Filled { bin, counts: s.counts }, s.worth));
+            }
+        }
+        found
+    }
+
+    fn empty(&self, bin: usize) -> State {
+        State {
+            rest: self.p.bins[bin].room.clone(),
+            counts: Vec::new(),
+            apart: vec![false; self.groups],
+            worth: 0.0,
+        }
+    }
+
+    /// Adds items in order until nothing fits; one item may be left out.
+    fn pour(&self, s: &mut State, worth: &[f64], left: &[usize], without: Option<usize>) {
+        for i in &self.order {
+            if Some(*i) == without {
+                continue;
+            }
+            let apart = self.p.items[*i].apart;
+            if apart.is_some_and(|g| s.apart[g]) {
+                continue;
+            }
+            let have = s.counts.iter().find(|(x, _)| x == i).map_or(0, |(_, n)| *n);
+            let n = self.room(*i, &s.rest).min(self.most(*i, left[*i]).saturating_sub(have));
+            if n > 0 {
+                self.add(s, *i, n, worth[*i]);
+            }
+        }
+    }
+
+    fn add(&self, s: &mut State, item: usize, n: usize, worth: f64) {
+        for d in &self.dims {
+            s.rest[*d] -= self.p.items[item].need[*d] * n as i64;
+        }
+        s.worth += worth * n as f64;
+        match s.counts.iter_mut().find(|(x, _)| *x == item) {
+            Some((_, have)) => *have += n,
+            None => s.counts.push((item, n)),
+        }
+        if let Some(g) = self.p.items[item].apart {
+            s.apart[g] = true;
+        }
+    }
+
+    fn remove(&self, s: &mut State, item: usize, worth: f64) {
+        for d in &self.dims {
+            s.rest[*d] += self.p.items[item].need[*d];
+        }
+        s.worth -= worth;
+        if let Some(at) = s.counts.iter().position(|(x, _)| *x == item) {
+            s.counts[at].1 -= 1;
+            if s.counts[at].1 == 0 {
+                s.counts.remove(at);
+            }
+        }
+        if let Some(g) = self.p.items[item].apart {
+            s.apart[g] = false;
+        }
+    }
+
+    /// Takes one item out and pours others into its room, where that is worth more.
+    fn exchange(&self, s: &mut State, worth: &[f64], left: &[usize]) {
+        for _ in 0..EXCHANGES {
+            let mut better: Option<State> = None;
+            for (item, _) in &s.counts {
+                let mut t = s.clone();
+                self.remove(&mut t, *item, worth[*item]);
+                self.pour(&mut t, worth, left, Some(*item));
+                if t.worth > better.as_ref().map_or(s.worth, |b| b.worth) + 1e-9 {
+                    better = Some(t);
+                }
+            }
+            match better {
+                Some(t) => *s = t,
+                None => return,
+            }
+        }
+    }
+
+    /// No filling of a bin is worth more: items may be cut, and only one resource counts.
+    pub(super) fn at_most(&self, bin: usize, worth: &[f64], left: &[usize]) -> f64 {
+        let usable: Vec<usize> = (0..left.len())
+            .filter(|i| left[*i] > 0 && self.takes(*i, bin))
+            .filter(|i| self.room(*i, &self.p.bins[bin].room) > 0)
+            .collect();
+        // Of each group one, the best.
+        let mut groups = vec![0.0_f64; self.groups];
+        for i in &usable {
+            if let Some(g) = self.p.items[*i].apart {
+                groups[g] = groups[g].max(worth[*i]);
+            }
+        }
+        let single: f64 = groups.iter().sum();
+        let by = |d: &usize| {
+            let mut order: Vec<usize> =
+                usable.iter().copied().filter(|i| self.p.items[*i].apart.is_none()).collect();
+            let rate = |i: usize| worth[i] / self.p.items[i].need[*d].max(1) as f64;
+            order.sort_by(|a, b| rate(*b).total_cmp(&rate(*a)));
+            let (mut rest, mut total) = (self.p.bins[bin].room[*d] as f64, single);
+            for i in order {
+                let need = self.p.items[i].need[*d].max(0) as f64;
+                let most = self.most(i, left[i]) as f64;
+                let n = if need > 0.0 { (rest / need).min(most) } else { most };
+                total += n * worth[i];
+                rest -= n * need;
+                if rest <= 0.0 {
+                    break;
+                }
+            }
+            total
+        };
+        self.dims.iter().map(by).fold(f64::INFINITY, f64::min)
+    }
+}

@@ -1,0 +1,207 @@
+//! What can be bought, as bins: a type of a pool, paid for in a way, less what daemons take.
+
+use crate::offering::{
+    CAPACITY_TYPE, HOSTNAME, INSTANCE_TYPE, Offering, POOL, Pool, PoolType, ZONE,
+};
+use coracle_scheduling::{Node, PodSpec, Requirements, Resources, predicates};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A bin with where it comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Lot {
+    /// Index of the pool.
+    pub(super) pool: usize,
+    /// Index of the type.
+    pub(super) ty: usize,
+    /// `spot` or `on-demand`.
+    pub(super) capacity_type: &'static str,
+    /// Price in its cheapest zone.
+    pub(super) usd_per_hour: f64,
+    /// Zones that it can be had in, as bits.
+    pub(super) zones: u64,
+    /// What daemons take.
+    pub(super) overhead: Resources,
+}
+
+/// Pools, their bins, and the zones of both.
+pub(super) struct Market<'m> {
+    pub(super) pools: Vec<Pool>,
+    daemons: &'m [Arc<PodSpec>],
+    pub(super) zones: Vec<Arc<str>>,
+    /// What daemons take, by pool and type.
+    overheads: Vec<Vec<Resources>>,
+}
+
+/// Bins are thinned to steps of price of this much: the type is chosen again when the pods of a node
+/// are known.
+const STEP: f64 = 1.06;
+
+impl<'m> Market<'m> {
+    pub(super) fn new(pools: &[Pool], daemons: &'m [Arc<PodSpec>]) -> Self {
+        let all = pools.iter().flat_map(|p| p.types.iter()).flat_map(|t| &t.offerings);
+        let mut zones: Vec<Arc<str>> = all.map(|o| o.zone.clone()).collect();
+        zones.sort();
+        zones.dedup();
+        // One bit each.
+        zones.truncate(64);
+        let mut market = Self { pools: pools.to_vec(), daemons, zones, overheads: Vec::new() };
+        let of = |pool: usize| {
+            let types = pools[pool].types.iter();
+            types.map(|t| market.overhead(pool, t)).collect::<Vec<_>>()
+        };
+        market.overheads = (0..pools.len()).map(of).collect();
+        market
+    }
+
+    /// What daemons take on a type of a pool.
+    pub(super) fn overhead_of(&self, pool: usize, ty: usize) -> &Resources {
+        &self.overheads[pool][ty]
+    }
+
+    pub(super) fn zone_bit(&self, zone: &str) -> u64 {
+        self.zones.binary_search_by(|z| (**z).cmp(zone)).map_or(0, |i| 1 << i)
+    }
+
+    /// Zones that a set of requirements leaves.
+    pub(super) fn zones_of(&self, r: &Requirements) -> u64 {
+        let Some(v) = r.get(ZONE) else { return u64::MAX };
+        self.zones.iter().filter(|z| v.accepts(Some(z))).map(|z| self.zone_bit(z)).sum()
+    }
+
+    /// The bins of all pools of a weight that have room for another node. Capacity types are told
+    /// apart only if pods do.
+    pub(super) fn lots(&self, weight: i32, by_capacity_type: bool) -> Vec<Lot> {
+        let mut lots = Vec::new();
+        for (pool, p) in self.pools.iter().enumerate().filter(|(_, p)| p.weight == weight) {
+            for (ty, t) in p.types.iter().enumerate().filter(|(_, t)| p.has_room(&t.capacity)) {
+                let mut cheapest: BTreeMap<&'static str, (f64, u64)> = BTreeMap::new();
+                for o in &t.offerings {
+                    let kind = if by_capacity_type { o.capacity_type } else { "" };
+                    let slot = cheapest.entry(kind).or_insert((f64::INFINITY, 0));
+                    slot.0 = slot.0.min(o.usd_per_hour);
+                    slot.1 |= self.zone_bit(&o.zone);
+                }
+                let overhead = self.overhead_of(pool, ty);
+                for (capacity_type, (usd_per_hour, zones)) in cheapest {
+                    let overhead = overhead.clone();
+                    lots.push(Lot { pool, ty, capacity_type, usd_per_hour, zones, overhead });
+                }
+            }
+        }
+        lots
+    }
+
+    /// Which of the bins are worth planning with: of those of a kind and a ratio of memory to
+    /// processor one at each step of price, and the largest.
+    pub(super) fn thin(&self, lots: &[Lot], kinds: &[usize]) -> Vec<usize> {
+        let ratio = |l: &Lot| {
+            let a = &self.ty(l).allocatable;
+            // Families differ by memory for a processor: steps of a third of an octave.
+            let gib = a.memory_bytes as f64 / (1u64 << 30) as f64;
+            (3.0 * (gib / (a.cpu_milli.max(1) as f64 / 1000.0)).max(1e-3).log2()).round() as i64
+        };
+        let mut groups: BTreeMap<(usize, i64), Vec<usize>> = BTreeMap::new();
+        for (i, l) in lots.iter().enumerate() {
+            groups.entry((kinds[i], ratio(l))).or_default().push(i);
+        }
+        let mut kept = Vec::new();
+        for mut group in groups.into_values() {
+            let price = |i: &usize| lots[*i].usd_per_hour;
+            group.sort_by(|a, b| price(a).total_cmp(&price(b)).then(a.cmp(b)));
+            let mut last = 0.0;
+            for (k, i) in group.iter().enumerate() {
+                if price(i) >= last * STEP || k + 1 == group.len() {
+                    last = price(i);
+                    kept.push(*i);
+                }
+            }
+        }
+        kept.sort_unstable();
+        kept
+    }
+
+    pub(super) fn ty(&self, lot: &Lot) -> &PoolType {
+        &self.pools[lot.pool].types[lot.ty]
+    }
+
+    fn overhead(&self, pool: usize, t: &PoolType) -> Resources {
+        let mut r = Resources::default();
+        if self.daemons.is_empty() {
+            return r;
+        }
+        let mut node = self.node(pool, t, t.offerings.first(), "");
+        node.labels.remove(HOSTNAME);
+        for d in self.daemons {
+            if predicates::taints(d, &node).is_ok() && predicates::node_affinity(d, &node).is_ok() {
+                r.add(&d.requests, 1);
+            }
+        }
+        r
+    }
+
+    /// A node of a type, as it will be.
+    pub(super) fn node(
+        &self,
+        pool: usize,
+        t: &PoolType,
+        offering: Option<&Offering>,
+        name: &str,
+    ) -> Node {
+        let p = &self.pools[pool];
+        let mut labels = (*t.labels).clone();
+        labels.extend(p.labels.clone());
+        labels.insert(POOL.into(), p.name.clone());
+        labels.insert(HOSTNAME.into(), name.into());
+        labels.insert(INSTANCE_TYPE.into(), t.name.to_string());
+        if let Some(o) = offering {
+            labels.insert(ZONE.into(), o.zone.to_string());
+            labels.insert(CAPACITY_TYPE.into(), o.capacity_type.into());
+        }
+        Node {
+            name: name.into(),
+            labels,
+            taints: p.taints.clone(),
+            allocatable: t.allocatable.clone(),
+            ..Node::default()
+        }
+    }
+
+    /// Whether requirements leave a type of a pool, whatever the zone and the capacity type.
+    pub(super) fn type_accepted(&self, pool: usize, t: &PoolType, r: &Requirements) -> bool {
+        let p = &self.pools[pool];
+        r.0.iter().all(|(k, v)| match &**k {
+            ZONE | CAPACITY_TYPE | HOSTNAME => true,
+            POOL => v.accepts(Some(&p.name)),
+            INSTANCE_TYPE => v.accepts(Some(&t.name)),
+            k => v.accepts(t.labels.get(k).or_else(|| p.labels.get(k)).map(String::as_str)),
+        })
+    }
+
+    /// Whether one of the alternatives leaves a bin.
+    pub(super) fn accepted(&self, lot: &Lot, alternatives: &[Requirements]) -> bool {
+        let t = self.ty(lot);
+        alternatives.iter().any(|r| {
+            let paid = lot.capacity_type.is_empty()
+                || r.get(CAPACITY_TYPE).is_none_or(|v| v.accepts(Some(lot.capacity_type)));
+            paid && self.zones_of(r) & lot.zones != 0 && self.type_accepted(lot.pool, t, r)
+        })
+    }
+
+    /// The cheapest offering of a bin in a zone.
+    pub(super) fn offering(&self, lot: &Lot, zones: u64) -> Option<&Offering> {
+        let fits = |o: &&Offering| {
+            self.zone_bit(&o.zone) & zones != 0
+                && (lot.capacity_type.is_empty() || o.capacity_type == lot.capacity_type)
+        };
+        let all = self.ty(lot).offerings.iter().filter(fits);
+        all.min_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour).then(a.zone.cmp(&b.zone)))
+    }
+}
+
+/// Whether a pod tolerates the taints of a pool.
+pub(super) fn tolerates(pod: &PodSpec, pool: &Pool) -> bool {
+    pool.taints
+        .iter()
+        .filter(|t| t.effect != "PreferNoSchedule")
+        .all(|t| pod.tolerates(&t.key, &t.value, &t.effect))
+}
