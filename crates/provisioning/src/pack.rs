@@ -27,7 +27,7 @@ const CPUS_PER_EXTENDED: f64 = 30.0;
 /// What a pod that asks for nothing counts as, in processors.
 const MIN_VALUE: f64 = 0.01;
 /// Rounds of planning what rules between pods refused before.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 3;
 
 /// A node to buy.
 #[derive(Clone, Debug)]
@@ -92,7 +92,9 @@ pub fn pack(
     daemons: &[Arc<PodSpec>],
 ) -> Plan {
     let mut plan = Plan::default();
+    let t0 = std::time::Instant::now();
     let rest = onto_existing(snapshot, pods, &mut plan);
+    if std::env::var_os("DBG").is_some() { eprintln!("T existing {:?}", t0.elapsed()); }
     if rest.is_empty() {
         return plan;
     }
@@ -110,7 +112,9 @@ pub fn pack(
                 break;
             }
             let before = left.len();
+            let t0 = std::time::Instant::now();
             let classes = demand::classes(snapshot, &market, &left);
+            if std::env::var_os("DBG").is_some() { eprintln!("T classes {:?}", t0.elapsed()); }
             let bound = realize::buy(snapshot, &mut market, weight, classes, &mut left, &mut bought);
             if round == 0 && one_weight {
                 plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.max(bound);
@@ -119,12 +123,15 @@ pub fn pack(
                 break;
             }
         }
+        left.retain(|p| !realize::buy_one(snapshot, &mut market, weight, p, &mut bought));
     }
     for class in demand::classes(snapshot, &market, &left) {
         let why = explain(&market, &class);
         plan.unschedulable.extend(class.pods.iter().map(|(_, p)| (p.key.clone(), why.clone())));
     }
+    let t0 = std::time::Instant::now();
     bought.finish(snapshot, &market, &mut plan);
+    if std::env::var_os("DBG").is_some() { eprintln!("T finish {:?}", t0.elapsed()); }
     plan.usd_per_hour = plan.new_nodes.iter().map(|n| n.offering.usd_per_hour).sum();
     plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.min(plan.usd_per_hour);
     plan

@@ -65,7 +65,10 @@ pub(super) struct Problem<'p> {
 }
 
 /// Rounds of making fillings for one program.
-const SWEEPS: usize = 80;
+const SWEEPS: usize = 40;
+/// Bins that are filled in each round, and how often the others are.
+const PROMISING: usize = 12;
+const EVERY: usize = 8;
 /// A filling must pay this much better than the program's own to be worth a column.
 const WORTH: f64 = 1.0 + 1e-3;
 /// Rounds of diving before the rest is filled greedily.
@@ -87,7 +90,7 @@ pub(super) fn cover(p: Problem<'_>) -> Cover {
         if left.iter().all(|n| *n == 0) {
             break;
         }
-        let solved = solve(p, &mut filler, &left, &mut columns, if dive == 0 { SWEEPS } else { 4 });
+        let solved = solve(p, &mut filler, &left, &mut columns, if dive == 0 { SWEEPS } else { 2 });
         duals = solved.duals;
         if dive == 0 {
             out.lower_bound = lower_bound(p, &filler, &duals, &left);
@@ -179,14 +182,23 @@ fn solve(
     // and where they were sought before (Wentges, 1997), from shares of volume at first.
     let mut center = filler.volumes();
     let mut trust = 0.7;
-    for _ in 0..sweeps {
+    // The best that each bin's fillings were worth for its price: bins that are far off are looked at
+    // less often.
+    let mut promise = vec![f64::INFINITY; p.bins.len()];
+    for sweep in 0..sweeps {
         let duals = lp.duals(left.len());
         let between = |(c, y): (&f64, &f64)| trust * c + (1.0 - trust) * y;
         let sought: Vec<f64> = center.iter().zip(&duals).map(between).collect();
         let mut fresh: Vec<Filled> = Vec::new();
-        for bin in 0..p.bins.len() {
+        let mut order: Vec<usize> = (0..p.bins.len()).collect();
+        order.sort_by(|a, b| promise[*b].total_cmp(&promise[*a]).then(a.cmp(b)));
+        let late = order.split_off(order.len().min(PROMISING));
+        let turn = late.into_iter().filter(|b| b % EVERY == sweep % EVERY);
+        for bin in order.into_iter().chain(turn) {
+            promise[bin] = 0.0;
             for (filled, _) in filler.all(bin, &sought, left) {
                 let worth: f64 = filled.counts.iter().map(|(i, n)| duals[*i] * *n as f64).sum();
+                promise[bin] = promise[bin].max(worth / p.bins[bin].price);
                 if worth > p.bins[bin].price * WORTH {
                     fresh.push(filled);
                 }

@@ -18,7 +18,7 @@ pub(super) struct Class {
     /// One of them.
     pub(super) spec: Arc<PodSpec>,
     /// What its nodes must be, one for each alternative.
-    pub(super) alternatives: Vec<Requirements>,
+    pub(super) alternatives: Arc<Vec<Requirements>>,
     /// Zones that they may go to, as bits of the market.
     pub(super) zones: u64,
     /// Most of them on one node.
@@ -64,7 +64,7 @@ pub(super) fn classes(
             zones,
             per_node: per_node(&spec, snapshot),
             apart: apart(&spec, snapshot),
-            alternatives,
+            alternatives: Arc::new(alternatives),
             spec,
             pods: Vec::new(),
         };
@@ -184,5 +184,5 @@ fn per_node(p: &PodSpec, s: &Snapshot) -> usize {
 
 /// Whether some pods tell capacity types apart.
 pub(super) fn tells_capacity_types(classes: &[Class]) -> bool {
-    classes.iter().flat_map(|c| &c.alternatives).any(|r| r.get(CAPACITY_TYPE).is_some())
+    classes.iter().flat_map(|c| c.alternatives.iter()).any(|r| r.get(CAPACITY_TYPE).is_some())
 }

@@ -20,7 +20,7 @@ use std::{
 /// Most types that a new node names as alternatives, as Karpenter's provider.
 const MAX_TYPES: usize = 60;
 /// Pods of one item that are looked at for one that no rule keeps from a node.
-const DRAWS: usize = 24;
+const DRAWS: usize = 64;
 
 /// Nodes that were bought so far.
 #[derive(Default)]
@@ -69,6 +69,7 @@ pub(super) fn buy(
     left: &mut Vec<Arc<PodSpec>>,
     bought: &mut Bought,
 ) -> f64 {
+    let t0 = std::time::Instant::now();
     let lots = market.lots(weight, tells_capacity_types(&classes));
     let (sets, lots) = acceptable(market, &classes, lots);
     let dims = Dimensions::of(&classes);
@@ -81,14 +82,17 @@ pub(super) fn buy(
         })
         .collect();
     let (items, of_class) = items(&classes, &sets.of_class, &dims);
+if std::env::var_os("DBG").is_some() { eprintln!("T prepare {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     let cover = cover::cover(Problem { items: &items, bins: &bins, sets: &sets.masks });
     if std::env::var_os("DBG").is_some() {
         let cost: f64 = cover.filled.iter().map(|(f, n)| bins[f.bin].price * *n as f64).sum();
         let nodes: usize = cover.filled.iter().map(|(_, n)| n).sum();
         eprintln!("items {} bins {} pods {} cost {cost:.2} nodes {nodes} bound {:.2}", items.len(), bins.len(), items.iter().map(|i| i.count).sum::<usize>(), cover.lower_bound);
     }
+if std::env::var_os("DBG").is_some() { eprintln!("T cover {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     let mut stock = Stock::new(market, classes, &of_class, items.len());
     let chosen = stock.deal(market, &lots, cover.filled);
+if std::env::var_os("DBG").is_some() { eprintln!("T deal {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     let mut turns: Vec<(usize, bool, Arc<PodSpec>, usize)> = Vec::new();
     for Choice { lot, zones, counts } in chosen {
         let t = market.ty(&lots[lot]).clone();
@@ -105,7 +109,7 @@ pub(super) fn buy(
         let at = bought.open(snapshot, market, &lots[lot], &offering);
         for (turn, class, pod) in drawn {
             let on_names = !rules_about_names(&pod);
-            bought.wish(at, &stock.classes[class]);
+            bought.wish(at, stock.classes[class].alternatives.clone());
             turns.push((turn, on_names, pod, at));
         }
     }
@@ -115,16 +119,59 @@ pub(super) fn buy(
         for p in left.iter() { let k = (p.spread.len() as u32 * 10 + p.affinity.len() as u32 * 100 + p.anti_affinity.len() as u32, rules_about_names(p)); *by.entry(k).or_default() += 1; }
         eprintln!("undrawn {} {by:?}", left.len());
     }
+if std::env::var_os("DBG").is_some() { eprintln!("T draw {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     turns.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
     for (_, _, pod, at) in turns {
-        if !bought.bind(snapshot, market, pod.clone(), at) {
+        if !bought.bind(snapshot, pod.clone(), at) {
             left.push(pod);
         }
     }
     if std::env::var_os("DBG").is_some() { eprintln!("left {}", left.len()); }
+if std::env::var_os("DBG").is_some() { eprintln!("T bind {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     // What a rule kept from its node may fit another.
     left.retain(|p| !bought.bind_anywhere(snapshot, p));
     cover.lower_bound
+}
+
+/// A place for one pod: on any node, or on the cheapest new one that its rules let it have.
+pub(super) fn buy_one(
+    snapshot: &mut Snapshot,
+    market: &mut Market<'_>,
+    weight: i32,
+    pod: &Arc<PodSpec>,
+    bought: &mut Bought,
+) -> bool {
+    if bought.bind_anywhere(snapshot, pod) {
+        return true;
+    }
+    let alternatives = pod.node_requirements();
+    let mut lots = market.lots(weight, true);
+    lots.retain(|l| {
+        let mut asked = pod.requests.clone();
+        asked.add(&l.overhead, 1);
+        tolerates(pod, &market.pools[l.pool])
+            && asked.fits(&Resources::default(), &market.ty(l).allocatable)
+            && market.accepted(l, &alternatives)
+    });
+    let mut offers: Vec<(Offering, Lot)> = Vec::new();
+    // For each zone the cheapest: rules between pods look at no more of a node than that.
+    for zone in &market.zones {
+        let bit = market.zone_bit(zone);
+        let here = lots.iter().filter_map(|l| Some((market.offering(l, bit)?.clone(), l.clone())));
+        offers.extend(here.min_by(|a, b| a.0.usd_per_hour.total_cmp(&b.0.usd_per_hour)));
+    }
+    offers.sort_by(|a, b| a.0.usd_per_hour.total_cmp(&b.0.usd_per_hour));
+    for (offering, lot) in offers {
+        let at = bought.open(snapshot, market, &lot, &offering);
+        if bought.bind(snapshot, pod.clone(), at) {
+            let capacity = market.ty(&lot).capacity.clone();
+            market.pools[lot.pool].take_room(&capacity);
+            bought.wish(at, Arc::new(alternatives));
+            return true;
+        }
+        bought.close(snapshot, at);
+    }
+    false
 }
 
 fn rules_about_names(p: &PodSpec) -> bool {
@@ -382,27 +429,20 @@ impl Bought {
         self.nodes.len() - 1
     }
 
-    fn wish(&mut self, at: usize, class: &Class) {
-        let next = self.wishes.len();
-        let id = match self.wishes.get(&class.alternatives) {
-            Some(id) => *id,
-            None => *self.wishes.entry(Arc::new(class.alternatives.clone())).or_insert(next),
-        };
-        let known = self.nodes[at].wishes.contains_key(&id);
-        if !known {
-            if let Some((k, _)) = self.wishes.get_key_value(&class.alternatives) {
-                self.nodes[at].wishes.insert(id, k.clone());
-            }
-        }
+    /// The newest node did not do.
+    fn close(&mut self, snapshot: &mut Snapshot, at: usize) {
+        let node = self.nodes.remove(at);
+        self.by_name.remove(&node.name);
+        snapshot.remove_node(&node.name);
     }
 
-    fn bind(
-        &mut self,
-        snapshot: &mut Snapshot,
-        _: &Market<'_>,
-        pod: Arc<PodSpec>,
-        at: usize,
-    ) -> bool {
+    fn wish(&mut self, at: usize, alternatives: Arc<Vec<Requirements>>) {
+        let next = self.wishes.len();
+        let id = *self.wishes.entry(alternatives.clone()).or_insert(next);
+        self.nodes[at].wishes.entry(id).or_insert(alternatives);
+    }
+
+    fn bind(&mut self, snapshot: &mut Snapshot, pod: Arc<PodSpec>, at: usize) -> bool {
         if let Err(why) = snapshot.fits(&pod, &self.nodes[at].name) {
             if std::env::var_os("DBG").is_some() { eprintln!("failed {why} {:?} spread {:?} aff {} anti {}", pod.key.name, pod.spread.iter().map(|s| s.key.clone()).collect::<Vec<_>>(), pod.affinity.len(), pod.anti_affinity.len()); }
             return false;
@@ -423,10 +463,7 @@ impl Bought {
         let Ok(name) = snapshot.schedule(pod, Profile::Pack) else { return false };
         match self.by_name.get(&name).copied() {
             Some(at) => {
-                let alternatives = Arc::new(pod.node_requirements());
-                let next = self.wishes.len();
-                let id = *self.wishes.entry(alternatives.clone()).or_insert(next);
-                self.nodes[at].wishes.insert(id, alternatives);
+                self.wish(at, Arc::new(pod.node_requirements()));
                 self.take(pod, at);
             }
             None => drop(self.existing.insert(pod.key.clone(), name.clone())),

@@ -8,7 +8,9 @@ use super::{Filled, Problem};
 /// Views of scarcity that are tried: after each, a resource that was left over counts less.
 const VIEWS: usize = 4;
 /// Exchanges that are tried on a filling.
-const EXCHANGES: usize = 6;
+const EXCHANGES: usize = 4;
+/// Fillings of more items than this are tight enough as they are.
+const EXCHANGED: usize = 16;
 
 pub(super) struct Filler<'p> {
     p: Problem<'p>,
@@ -21,12 +23,30 @@ pub(super) struct Filler<'p> {
 }
 
 /// A filling under way.
-#[derive(Clone)]
 struct State {
     rest: Vec<i64>,
     counts: Vec<(usize, usize)>,
     apart: Vec<bool>,
     worth: f64,
+}
+
+impl Clone for State {
+    fn clone(&self) -> Self {
+        Self {
+            rest: self.rest.clone(),
+            counts: self.counts.clone(),
+            apart: self.apart.clone(),
+            worth: self.worth,
+        }
+    }
+
+    /// Keeps what was allocated: this is most of what is done here.
+    fn clone_from(&mut self, other: &Self) {
+        self.rest.clone_from(&other.rest);
+        self.counts.clone_from(&other.counts);
+        self.apart.clone_from(&other.apart);
+        self.worth = other.worth;
+    }
 }
 
 impl<'p> Filler<'p> {
@@ -37,10 +57,19 @@ impl<'p> Filler<'p> {
         Self { p, dims, density: vec![0.0; p.items.len()], order: vec![], groups }
     }
 
+    /// Whether one of an item fits into what is left of a bin.
+    fn fits(&self, item: usize, rest: &[i64]) -> bool {
+        let need = &self.p.items[item].need;
+        self.dims.iter().all(|d| need[*d] <= rest[*d])
+    }
+
     /// How many of an item fit into what is left of a bin.
     fn room(&self, item: usize, rest: &[i64]) -> usize {
+        if !self.fits(item, rest) {
+            return 0;
+        }
         let need = &self.p.items[item].need;
-        let fit = self.dims.iter().filter(|d| need[**d] > 0).map(|d| rest[*d].max(0) / need[*d]);
+        let fit = self.dims.iter().filter(|d| need[**d] > 0).map(|d| rest[*d] / need[*d]);
         usize::try_from(fit.min().unwrap_or(i64::MAX)).unwrap_or(usize::MAX)
     }
 
@@ -99,7 +128,7 @@ impl<'p> Filler<'p> {
         let room = &self.p.bins[bin].room;
         let usable: Vec<usize> = (0..left.len())
             .filter(|i| left[*i] > 0 && worth[*i] > 0.0 && self.takes(*i, bin))
-            .filter(|i| self.room(*i, room) > 0)
+            .filter(|i| self.fits(*i, room))
             .collect();
         if usable.is_empty() {
             return vec![];
@@ -143,7 +172,7 @@ impl<'p> Filler<'p> {
     /// Adds items in order until nothing fits; one item may be left out.
     fn pour(&self, s: &mut State, worth: &[f64], left: &[usize], without: Option<usize>) {
         for i in &self.order {
-            if Some(*i) == without {
+            if Some(*i) == without || !self.fits(*i, &s.rest) {
                 continue;
             }
             let apart = self.p.items[*i].apart;
@@ -190,19 +219,24 @@ impl<'p> Filler<'p> {
 
     /// Takes one item out and pours others into its room, where that is worth more.
     fn exchange(&self, s: &mut State, worth: &[f64], left: &[usize]) {
+        if s.counts.len() > EXCHANGED {
+            return;
+        }
+        let mut t = s.clone();
         for _ in 0..EXCHANGES {
-            let mut better: Option<State> = None;
-            for (item, _) in &s.counts {
-                let mut t = s.clone();
-                self.remove(&mut t, *item, worth[*item]);
-                self.pour(&mut t, worth, left, Some(*item));
-                if t.worth > better.as_ref().map_or(s.worth, |b| b.worth) + 1e-9 {
-                    better = Some(t);
+            let mut better = false;
+            for k in 0..s.counts.len() {
+                let Some((item, _)) = s.counts.get(k).copied() else { break };
+                t.clone_from(s);
+                self.remove(&mut t, item, worth[item]);
+                self.pour(&mut t, worth, left, Some(item));
+                if t.worth > s.worth + 1e-9 {
+                    std::mem::swap(s, &mut t);
+                    better = true;
                 }
             }
-            match better {
-                Some(t) => *s = t,
-                None => return,
+            if !better {
+                return;
             }
         }
     }
@@ -211,7 +245,7 @@ impl<'p> Filler<'p> {
     pub(super) fn at_most(&self, bin: usize, worth: &[f64], left: &[usize]) -> f64 {
         let usable: Vec<usize> = (0..left.len())
             .filter(|i| left[*i] > 0 && self.takes(*i, bin))
-            .filter(|i| self.room(*i, &self.p.bins[bin].room) > 0)
+            .filter(|i| self.fits(*i, &self.p.bins[bin].room))
             .collect();
         // Of each group one, the best.
         let mut groups = vec![0.0_f64; self.groups];

@@ -7,9 +7,9 @@
 use super::{Filled, Problem};
 
 /// Bins that one looks at for each item that it gives away: the ones with the most room.
-const PARTNERS: usize = 400;
+const PARTNERS: usize = 160;
 /// Rounds over all bins.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 
 #[derive(Clone)]
 struct Full {
@@ -104,7 +104,7 @@ impl Polish<'_> {
         let mut partners: Vec<usize> = (0..self.full.len()).collect();
         let mut given = 0;
         for (_, at) in order {
-            if given % 16 == 0 {
+            if given % 48 == 0 {
                 let slack: Vec<f64> = self.full.iter().map(|f| self.slack(f)).collect();
                 partners.sort_by(|a, b| slack[*b].total_cmp(&slack[*a]).then(a.cmp(b)));
             }

@@ -4,6 +4,8 @@ use super::{Bin, Filled};
 
 /// Values below this are rounding errors.
 const EPSILON: f64 = 1e-9;
+/// Columns that are looked at again before all are.
+const SHORT_LIST: usize = 40;
 /// A column enters if it is worth this much more than its price.
 const ENTERS: f64 = 1.0 + 1e-7;
 
@@ -69,6 +71,7 @@ impl Simplex {
 
     /// Takes in columns for as long as one pays.
     pub(super) fn improve(&mut self, columns: &[Filled], bins: &[Bin]) {
+        let mut list: Vec<usize> = Vec::new();
         // Far more than is ever needed: rounding must not make it turn in a circle.
         for _ in 0..20 * self.rows.len() + 200 {
             let least = (0..self.y.len()).min_by(|a, b| self.y[*a].total_cmp(&self.y[*b]));
@@ -79,14 +82,28 @@ impl Simplex {
                 }
                 continue;
             }
-            let mut best: Option<(f64, &Filled)> = None;
-            for c in columns {
-                let ratio = self.worth(c) / bins[c.bin].price;
-                if ratio > best.as_ref().map_or(ENTERS, |(r, _)| *r) {
-                    best = Some((ratio, c));
+            // The best of a short list, which is made anew when nothing on it pays any more.
+            let pays = |c: &usize, s: &Self| s.worth(&columns[*c]) / bins[columns[*c].bin].price;
+            let mut best: Option<(f64, usize)> = None;
+            for made in [false, true] {
+                if made {
+                    let all = (0..columns.len()).map(|c| (pays(&c, self), c));
+                    let mut all: Vec<(f64, usize)> = all.filter(|(r, _)| *r > ENTERS).collect();
+                    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+                    list = all.into_iter().take(SHORT_LIST).map(|(_, c)| c).collect();
+                }
+                for c in &list {
+                    let ratio = pays(c, self);
+                    if ratio > best.as_ref().map_or(ENTERS, |(r, _)| *r) {
+                        best = Some((ratio, *c));
+                    }
+                }
+                if best.is_some() {
+                    break;
                 }
             }
             let Some((_, c)) = best else { return };
+            let c = &columns[c];
             let mut alpha = vec![0.0; self.rows.len()];
             for (item, n) in &c.counts {
                 let r = self.row_of[*item];
