@@ -11,7 +11,7 @@ mod demand;
 mod market;
 mod realize;
 
-use crate::offering::{Offering, Pool};
+use crate::offering::{Offering, Pool, ZONE};
 use coracle_scheduling::{PodSpec, Profile, Resources, Snapshot, pod::PodKey};
 use demand::Class;
 use market::Market;
@@ -92,13 +92,13 @@ pub fn pack(
     daemons: &[Arc<PodSpec>],
 ) -> Plan {
     let mut plan = Plan::default();
-    let t0 = std::time::Instant::now();
     let rest = onto_existing(snapshot, pods, &mut plan);
-    if std::env::var_os("DBG").is_some() { eprintln!("T existing {:?}", t0.elapsed()); }
     if rest.is_empty() {
         return plan;
     }
     let mut market = Market::new(pools, daemons);
+    // Nodes could be bought in all zones: spread counts them too.
+    snapshot.know_domains(ZONE, &market.zones);
     plan.lower_bound_usd_per_hour = lower_bound(pools, &rest);
     let mut weights: Vec<i32> = pools.iter().map(|p| p.weight).collect();
     weights.sort_unstable();
@@ -112,10 +112,16 @@ pub fn pack(
                 break;
             }
             let before = left.len();
-            let t0 = std::time::Instant::now();
             let classes = demand::classes(snapshot, &market, &left);
-            if std::env::var_os("DBG").is_some() { eprintln!("T classes {:?}", t0.elapsed()); }
-            let bound = realize::buy(snapshot, &mut market, weight, classes, &mut left, &mut bought);
+            let bound = realize::buy(
+                snapshot,
+                &mut market,
+                weight,
+                classes,
+                round == 0,
+                &mut left,
+                &mut bought,
+            );
             if round == 0 && one_weight {
                 plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.max(bound);
             }
@@ -129,9 +135,7 @@ pub fn pack(
         let why = explain(&market, &class);
         plan.unschedulable.extend(class.pods.iter().map(|(_, p)| (p.key.clone(), why.clone())));
     }
-    let t0 = std::time::Instant::now();
     bought.finish(snapshot, &market, &mut plan);
-    if std::env::var_os("DBG").is_some() { eprintln!("T finish {:?}", t0.elapsed()); }
     plan.usd_per_hour = plan.new_nodes.iter().map(|n| n.offering.usd_per_hour).sum();
     plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.min(plan.usd_per_hour);
     plan

@@ -61,6 +61,13 @@ impl Snapshot {
         self.domains = domains;
     }
 
+    /// The same for one label, unless its values are known already.
+    pub fn know_domains(&mut self, key: &str, values: &[Arc<str>]) {
+        if !self.domains.contains_key(key) {
+            self.domains.insert(key.into(), values.to_vec());
+        }
+    }
+
     /// Takes over a namespace's labels, which pod affinity may select by; `None` when it is gone.
     pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
         self.topology.set_namespace(name, labels);

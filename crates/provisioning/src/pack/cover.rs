@@ -7,10 +7,12 @@
 //!
 //! Numbers only: no pods, no labels. Deterministic: ties are broken by index.
 
+mod bound;
 mod fill;
 mod polish;
 mod simplex;
 
+pub(super) use bound::lower_bound;
 use fill::Filler;
 use simplex::Simplex;
 
@@ -52,8 +54,10 @@ pub(super) struct Filled {
 pub(super) struct Cover {
     /// Fillings with how often each is wanted.
     pub(super) filled: Vec<(Filled, usize)>,
-    /// No bins for these items cost less.
-    pub(super) lower_bound: f64,
+    /// What each item is worth where all cost least.
+    pub(super) worth: Vec<f64>,
+    /// How many of each item are covered: none of those that fit no bin.
+    pub(super) counts: Vec<usize>,
 }
 
 /// What is given: items, bins, and the sets of bins that items may go to.
@@ -65,10 +69,10 @@ pub(super) struct Problem<'p> {
 }
 
 /// Rounds of making fillings for one program.
-const SWEEPS: usize = 40;
+const SWEEPS: usize = 80;
 /// Bins that are filled in each round, and how often the others are.
-const PROMISING: usize = 12;
-const EVERY: usize = 8;
+const PROMISING: usize = 8;
+const EVERY: usize = 12;
 /// A filling must pay this much better than the program's own to be worth a column.
 const WORTH: f64 = 1.0 + 1e-3;
 /// Rounds of diving before the rest is filled greedily.
@@ -83,7 +87,7 @@ pub(super) fn cover(p: Problem<'_>) -> Cover {
             *n = 0;
         }
     }
-    let mut out = Cover::default();
+    let mut out = Cover { counts: left.clone(), ..Cover::default() };
     let mut columns: Vec<Filled> = Vec::new();
     let mut duals = vec![0.0; p.items.len()];
     for dive in 0..DIVES {
@@ -93,25 +97,14 @@ pub(super) fn cover(p: Problem<'_>) -> Cover {
         let solved = solve(p, &mut filler, &left, &mut columns, if dive == 0 { SWEEPS } else { 2 });
         duals = solved.duals;
         if dive == 0 {
-            out.lower_bound = lower_bound(p, &filler, &duals, &left);
-        }
-        if std::env::var_os("DBG").is_some() {
-            let v: f64 = solved.used.iter().map(|(f, x)| p.bins[f.bin].price * x).sum();
-            let done: f64 = out.filled.iter().map(|(f, n)| p.bins[f.bin].price * *n as f64).sum();
-            eprintln!("dive {dive}: lp {v:.2} taken {done:.2} left {} columns {}", left.iter().sum::<usize>(), columns.len());
+            out.worth.clone_from(&duals);
         }
         if !take_whole(&solved.used, &mut left, &mut out.filled) {
             break;
         }
     }
     finish(p, &mut filler, &duals, &mut left, &mut out.filled);
-    let t = std::time::Instant::now();
-    let cost = |f: &[(Filled, usize)]| f.iter().map(|(f, n)| p.bins[f.bin].price * *n as f64).sum::<f64>();
-    let before = cost(&out.filled);
     out.filled = polish::polish(p, out.filled);
-    if std::env::var_os("DBG").is_some() {
-        eprintln!("polish {before:.2} -> {:.2} in {:?}", cost(&out.filled), t.elapsed());
-    }
     out
 }
 
@@ -212,14 +205,8 @@ fn solve(
             continue;
         }
         center = sought;
-        let n = fresh.len();
         columns.extend(fresh);
-        let t = std::time::Instant::now();
         lp.improve(columns, p.bins);
-        if std::env::var_os("DBG").is_some() && rows.len() > 50 {
-            let v: f64 = lp.duals(left.len()).iter().zip(left).map(|(y, n)| y * *n as f64).sum();
-            eprintln!("  sweep: fresh {n} value {v:.2} {:?}", t.elapsed());
-        }
     }
     let duals = lp.duals(left.len());
     Solved { used: lp.solution(), duals }
@@ -281,14 +268,3 @@ fn finish(
         out.push((f, 1));
     }
 }
-
-/// The duals, scaled down until no bin can hold more worth than its price, price all items: a bound.
-fn lower_bound(p: Problem<'_>, filler: &Filler<'_>, duals: &[f64], left: &[usize]) -> f64 {
-    let duals: Vec<f64> = duals.iter().map(|y| y.max(0.0)).collect();
-    let worth: f64 = left.iter().zip(&duals).map(|(n, y)| *n as f64 * y).sum();
-    let over = (0..p.bins.len())
-        .map(|b| filler.at_most(b, &duals, left) / p.bins[b].price)
-        .fold(1.0, f64::max);
-    worth / over
-}
-

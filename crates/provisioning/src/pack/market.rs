@@ -91,6 +91,17 @@ impl<'m> Market<'m> {
         lots
     }
 
+    /// The least that a processor's worth costs in some zones.
+    pub(super) fn rate_in(&self, zones: u64) -> f64 {
+        let types = self.pools.iter().flat_map(|p| p.types.iter());
+        let rate = |t: &PoolType| {
+            let sold = t.offerings.iter().filter(|o| self.zone_bit(&o.zone) & zones != 0);
+            let price = sold.map(|o| o.usd_per_hour).fold(f64::INFINITY, f64::min);
+            price / super::value(&t.allocatable)
+        };
+        types.map(rate).fold(f64::INFINITY, f64::min)
+    }
+
     /// Which of the bins are worth planning with: of those of a kind and a ratio of memory to
     /// processor one at each step of price, and the largest.
     pub(super) fn thin(&self, lots: &[Lot], kinds: &[usize]) -> Vec<usize> {

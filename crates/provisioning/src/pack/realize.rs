@@ -59,78 +59,138 @@ impl Dimensions {
     }
 }
 
-/// Buys nodes of a weight for classes of pods. What cannot be placed is left; returns a lower bound
+/// Buys nodes of a weight for classes of pods; `together` lets pods of several zones share one plan,
+/// which is better while many pods may go anywhere. What cannot be placed is left; returns a lower bound
 /// of the price.
 pub(super) fn buy(
     snapshot: &mut Snapshot,
     market: &mut Market<'_>,
     weight: i32,
     classes: Vec<Class>,
+    together: bool,
     left: &mut Vec<Arc<PodSpec>>,
     bought: &mut Bought,
 ) -> f64 {
-    let t0 = std::time::Instant::now();
     let lots = market.lots(weight, tells_capacity_types(&classes));
-    let (sets, lots) = acceptable(market, &classes, lots);
     let dims = Dimensions::of(&classes);
-    let bins: Vec<Bin> = lots
-        .iter()
-        .map(|l| {
-            let mut room = market.ty(l).allocatable.clone();
-            room.add(&l.overhead, -1);
-            Bin { room: dims.vector(&room), price: l.usd_per_hour }
-        })
-        .collect();
-    let (items, of_class) = items(&classes, &sets.of_class, &dims);
-if std::env::var_os("DBG").is_some() { eprintln!("T prepare {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
-    let cover = cover::cover(Problem { items: &items, bins: &bins, sets: &sets.masks });
-    if std::env::var_os("DBG").is_some() {
-        let cost: f64 = cover.filled.iter().map(|(f, n)| bins[f.bin].price * *n as f64).sum();
-        let nodes: usize = cover.filled.iter().map(|(_, n)| n).sum();
-        eprintln!("items {} bins {} pods {} cost {cost:.2} nodes {nodes} bound {:.2}", items.len(), bins.len(), items.iter().map(|i| i.count).sum::<usize>(), cover.lower_bound);
-    }
-if std::env::var_os("DBG").is_some() { eprintln!("T cover {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
-    let mut stock = Stock::new(market, classes, &of_class, items.len());
-    let chosen = stock.deal(market, &lots, cover.filled);
-if std::env::var_os("DBG").is_some() { eprintln!("T deal {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
+    let sets = acceptable(market, &classes, &lots);
+    let all_bins: Vec<Bin> = lots.iter().map(|l| bin(market, &dims, l, l.usd_per_hour)).collect();
+    let (mut all_items, mut worth, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     let mut turns: Vec<(usize, bool, Arc<PodSpec>, usize)> = Vec::new();
-    for Choice { lot, zones, counts } in chosen {
-        let t = market.ty(&lots[lot]).clone();
-        let pool = lots[lot].pool;
-        let offering = market.offering(&lots[lot], zones).cloned();
-        let Some(offering) = offering.filter(|_| market.pools[pool].has_room(&t.capacity)) else {
-            continue;
-        };
-        let drawn = stock.draw(snapshot, market.zone_bit(&offering.zone), &counts);
-        if drawn.is_empty() {
-            continue;
+    left.clear();
+    let classes: Vec<(Class, usize)> = classes.into_iter().zip(sets.of_class.clone()).collect();
+    for (zones, classes) in by_zones(market, classes, together) {
+        let sold = sets.kept.iter().copied();
+        let sold = sold.filter_map(|k| Some((k, market.offering(&lots[k], zones)?.usd_per_hour)));
+        let sold: Vec<(usize, f64)> = sold.collect();
+        let bins: Vec<Bin> =
+            sold.iter().map(|(k, price)| bin(market, &dims, &lots[*k], *price)).collect();
+        let masks: Vec<Vec<bool>> =
+            sets.masks.iter().map(|m| sold.iter().map(|(k, _)| m[*k]).collect()).collect();
+        let (items, of_class) = items(&classes, &dims);
+        let cover = cover::cover(Problem { items: &items, bins: &bins, sets: &masks });
+        let classes: Vec<Class> = classes.into_iter().map(|(c, _)| c).collect();
+        let mut stock = Stock::new(classes, &of_class, items.len());
+        all_items.extend(items);
+        worth.extend(cover.worth);
+        counts.extend(cover.counts);
+        let sold_in = |bin: usize| lots[sold[bin].0].zones & zones;
+        for choice in stock.deal(market.zones.len(), sold_in, cover.filled) {
+            let lot = &lots[sold[choice.bin].0];
+            let choice = Choice { zones: choice.zones & zones, ..choice };
+            fill_node(snapshot, market, lot, &choice, &mut stock, bought, &mut turns);
         }
-        market.pools[pool].take_room(&t.capacity);
-        let at = bought.open(snapshot, market, &lots[lot], &offering);
-        for (turn, class, pod) in drawn {
-            let on_names = !rules_about_names(&pod);
-            bought.wish(at, stock.classes[class].alternatives.clone());
-            turns.push((turn, on_names, pod, at));
-        }
+        left.extend(stock.rest());
     }
-    *left = stock.rest();
-    if std::env::var_os("DBG").is_some() {
-        let mut by: BTreeMap<(u32, bool), usize> = BTreeMap::new();
-        for p in left.iter() { let k = (p.spread.len() as u32 * 10 + p.affinity.len() as u32 * 100 + p.anti_affinity.len() as u32, rules_about_names(p)); *by.entry(k).or_default() += 1; }
-        eprintln!("undrawn {} {by:?}", left.len());
-    }
-if std::env::var_os("DBG").is_some() { eprintln!("T draw {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     turns.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
     for (_, _, pod, at) in turns {
         if !bought.bind(snapshot, pod.clone(), at) {
             left.push(pod);
         }
     }
-    if std::env::var_os("DBG").is_some() { eprintln!("left {}", left.len()); }
-if std::env::var_os("DBG").is_some() { eprintln!("T bind {:?}", t0.elapsed()); } let t0 = std::time::Instant::now();
     // What a rule kept from its node may fit another.
     left.retain(|p| !bought.bind_anywhere(snapshot, p));
-    cover.lower_bound
+    worth.resize(all_items.len(), 0.0);
+    let all = Problem { items: &all_items, bins: &all_bins, sets: &sets.masks };
+    cover::lower_bound(all, &worth, &counts)
+}
+
+fn bin(market: &Market<'_>, dims: &Dimensions, lot: &Lot, price: f64) -> Bin {
+    let mut room = market.ty(lot).allocatable.clone();
+    room.add(&lot.overhead, -1);
+    Bin { room: dims.vector(&room), price }
+}
+
+/// Opens a node for a filling and draws its pods; when they are bound is left to their turns.
+fn fill_node(
+    snapshot: &mut Snapshot,
+    market: &mut Market<'_>,
+    lot: &Lot,
+    choice: &Choice,
+    stock: &mut Stock,
+    bought: &mut Bought,
+    turns: &mut Vec<(usize, bool, Arc<PodSpec>, usize)>,
+) {
+    let capacity = market.ty(lot).capacity.clone();
+    if !market.pools[lot.pool].has_room(&capacity) {
+        return;
+    }
+    let Some(offering) = market.offering(lot, choice.zones).cloned() else { return };
+    let zone = market.zone_bit(&offering.zone);
+    let drawn = stock.draw(snapshot, zone, &choice.counts);
+    if drawn.is_empty() {
+        return;
+    }
+    market.pools[lot.pool].take_room(&capacity);
+    let at = bought.open(snapshot, market, lot, &offering);
+    for (turn, class, pod) in drawn {
+        bought.wish(at, stock.classes[class].alternatives.clone());
+        turns.push((turn, !rules_about_names(&pod), pod, at));
+    }
+}
+
+/// Classes by the zones that their nodes are sought in. Those that are bound to one zone share its
+/// nodes; the others go where they pay least, or like it best, or most pods are.
+fn by_zones(
+    market: &Market<'_>,
+    classes: Vec<(Class, usize)>,
+    together: bool,
+) -> BTreeMap<u64, Vec<(Class, usize)>> {
+    let count = market.zones.len();
+    let volume = |c: &Class| (super::value(&c.spec.requests) * c.pods.len() as f64 * 1e3) as i64;
+    let mut load = vec![0_i64; count];
+    for (c, _) in classes.iter().filter(|(c, _)| c.zones.count_ones() == 1) {
+        if let Some(z) = load.get_mut(c.zones.trailing_zeros() as usize) {
+            *z += volume(c);
+        }
+    }
+    let bound: i64 = load.iter().sum();
+    let free: i64 = classes.iter().map(|(c, _)| volume(c)).sum::<i64>() - bound;
+    // Enough pods go anywhere to fill what those leave that do not: one plan for all of them.
+    if together && bound > 0 && free >= bound {
+        return BTreeMap::from([(u64::MAX, classes)]);
+    }
+    let rates: Vec<f64> = (0..count).map(|z| market.rate_in(1 << z)).collect();
+    let mut out: BTreeMap<u64, Vec<(Class, usize)>> = BTreeMap::new();
+    for (c, set) in classes {
+        let likes = |z: usize| -> i64 {
+            let here = |r: &Requirements| {
+                r.get(ZONE).is_some_and(|v| v.accepts(Some(&market.zones[z])))
+            };
+            c.spec.preferred_nodes.iter().filter(|(_, r)| here(r)).map(|(w, _)| w).sum()
+        };
+        let open: Vec<usize> = (0..count).filter(|z| c.zones & (1 << z) != 0).collect();
+        let most = open.iter().map(|z| likes(*z)).max().unwrap_or(0);
+        let liked = open.iter().copied().filter(|z| likes(*z) == most);
+        let zones = if bound > 0 {
+            let cheap = |z: &usize| (rates[*z] * 1e4).round() as i64;
+            liked.min_by_key(|z| (cheap(z), -load[*z], *z)).map_or(c.zones, |z| 1 << z)
+        } else {
+            liked.map(|z| 1 << z).sum()
+        };
+        out.entry(zones).or_default().push((c, set));
+    }
+    out
 }
 
 /// A place for one pod: on any node, or on the cheapest new one that its rules let it have.
@@ -179,13 +239,15 @@ fn rules_about_names(p: &PodSpec) -> bool {
         || p.affinity.iter().chain(&p.anti_affinity).any(|a| &*a.key == HOSTNAME)
 }
 
-/// Which bins each class may go to.
+/// Sets of bins, the set of each class, and the bins that are worth planning with.
 struct Sets {
     masks: Vec<Vec<bool>>,
     of_class: Vec<usize>,
+    kept: Vec<usize>,
 }
 
-fn acceptable(market: &Market<'_>, classes: &[Class], lots: Vec<Lot>) -> (Sets, Vec<Lot>) {
+/// Which bins each class may go to.
+fn acceptable(market: &Market<'_>, classes: &[Class], lots: &[Lot]) -> Sets {
     let mut known: HashMap<(&[Requirements], &[Toleration]), usize> = HashMap::new();
     let mut masks: Vec<Vec<bool>> = Vec::new();
     let mut of_class = Vec::new();
@@ -208,18 +270,16 @@ fn acceptable(market: &Market<'_>, classes: &[Class], lots: Vec<Lot>) -> (Sets, 
             *alike.entry(column).or_insert(next)
         })
         .collect();
-    let kept = market.thin(&lots, &kinds);
-    let masks = masks.iter().map(|m| kept.iter().map(|l| m[*l]).collect()).collect();
-    let lots = kept.iter().map(|l| lots[*l].clone()).collect();
-    (Sets { masks, of_class }, lots)
+    let kept = market.thin(lots, &kinds);
+    Sets { masks, of_class, kept }
 }
 
 /// Items, and the item of each class.
-fn items(classes: &[Class], sets: &[usize], dims: &Dimensions) -> (Vec<Item>, Vec<usize>) {
+fn items(classes: &[(Class, usize)], dims: &Dimensions) -> (Vec<Item>, Vec<usize>) {
     let mut groups: HashMap<&Apart, usize> = HashMap::new();
     let mut index: HashMap<(Vec<i64>, usize, Option<usize>, usize), usize> = HashMap::new();
     let (mut items, mut of_class) = (Vec::<Item>::new(), Vec::new());
-    for (c, set) in classes.iter().zip(sets) {
+    for (c, set) in classes {
         let apart = c.apart.as_ref().map(|a| {
             let next = groups.len();
             *groups.entry(a).or_insert(next)
@@ -237,7 +297,7 @@ fn items(classes: &[Class], sets: &[usize], dims: &Dimensions) -> (Vec<Item>, Ve
 
 /// A filling that a node is made of, in some of these zones.
 struct Choice {
-    lot: usize,
+    bin: usize,
     zones: u64,
     counts: Vec<(usize, usize)>,
 }
@@ -245,37 +305,31 @@ struct Choice {
 /// Pods that are not drawn yet.
 struct Stock {
     classes: Vec<Class>,
-    /// Classes of each item: those with the fewest zones first.
+    /// Classes of each item.
     of_item: Vec<Vec<usize>>,
-    /// How much pods like each zone.
-    liked: Vec<i64>,
 }
 
 impl Stock {
-    fn new(market: &Market<'_>, classes: Vec<Class>, of_class: &[usize], items: usize) -> Self {
+    fn new(classes: Vec<Class>, of_class: &[usize], items: usize) -> Self {
         let mut of_item = vec![Vec::new(); items];
         for (c, i) in of_class.iter().enumerate() {
             of_item[*i].push(c);
         }
+        // Pods with the fewest zones are drawn first.
         for list in &mut of_item {
             list.sort_by_key(|c| classes[*c].zones.count_ones());
         }
-        let like = |zone: &Arc<str>| {
-            let of = |c: &Class| {
-                let all = c.spec.preferred_nodes.iter();
-                let here = all.filter(|(_, r)| r.get(ZONE).is_some_and(|v| v.accepts(Some(zone))));
-                here.map(|(w, _)| w).sum::<i64>() * c.pods.len() as i64
-            };
-            classes.iter().map(of).sum()
-        };
-        let liked = market.zones.iter().map(like).collect();
-        Self { classes, of_item, liked }
+        Self { classes, of_item }
     }
 
     /// Zones for the fillings: those that pods are bound to are used up one after the other, so that
     /// pods without such a rule fill what is left.
-    fn deal(&self, market: &Market<'_>, lots: &[Lot], filled: Vec<(Filled, usize)>) -> Vec<Choice> {
-        let zones = market.zones.len();
+    fn deal(
+        &self,
+        zones: usize,
+        sold_in: impl Fn(usize) -> u64,
+        filled: Vec<(Filled, usize)>,
+    ) -> Vec<Choice> {
         // Pods of each item that must go to a zone, and that may.
         let mut must = vec![vec![0_usize; self.of_item.len()]; zones];
         let mut may = vec![vec![0_usize; self.of_item.len()]; zones];
@@ -300,7 +354,7 @@ impl Stock {
                     let fits = f.counts.iter().all(|(i, n)| must[z][*i] + may[z][*i] >= *n);
                     if fits { here * 1000 / all.max(1) } else { 0 }
                 };
-                let sold = |f: &Filled| lots[f.bin].zones & (1 << z) != 0;
+                let sold = |f: &Filled| sold_in(f.bin) & (1 << z) != 0;
                 let best = filled
                     .iter()
                     .enumerate()
@@ -317,23 +371,14 @@ impl Stock {
                         all[*i] = all[*i].saturating_sub(n - bound);
                     }
                 }
-                out.push(Choice { lot: filled[k].0.bin, zones: 1 << z, counts });
+                out.push(Choice { bin: filled[k].0.bin, zones: 1 << z, counts });
             }
         }
         for (f, copies) in filled {
-            for _ in 0..copies {
-                let zones = self.best_zones(market, &lots[f.bin]);
-                out.push(Choice { lot: f.bin, zones, counts: f.counts.clone() });
-            }
+            let counts = f.counts;
+            out.extend((0..copies).map(|_| Choice { bin: f.bin, zones: u64::MAX, counts: counts.clone() }));
         }
         out
-    }
-
-    /// Zones of a bin that pods like best.
-    fn best_zones(&self, market: &Market<'_>, lot: &Lot) -> u64 {
-        let sold = (0..market.zones.len()).filter(|z| lot.zones & (1 << z) != 0);
-        let most = sold.clone().map(|z| self.liked[z]).max().unwrap_or(0);
-        sold.filter(|z| self.liked[*z] == most).map(|z| 1 << z).sum()
     }
 
     /// Takes pods for a node in a zone.
@@ -443,8 +488,7 @@ impl Bought {
     }
 
     fn bind(&mut self, snapshot: &mut Snapshot, pod: Arc<PodSpec>, at: usize) -> bool {
-        if let Err(why) = snapshot.fits(&pod, &self.nodes[at].name) {
-            if std::env::var_os("DBG").is_some() { eprintln!("failed {why} {:?} spread {:?} aff {} anti {}", pod.key.name, pod.spread.iter().map(|s| s.key.clone()).collect::<Vec<_>>(), pod.affinity.len(), pod.anti_affinity.len()); }
+        if snapshot.fits(&pod, &self.nodes[at].name).is_err() {
             return false;
         }
         self.take(&pod, at);

@@ -1,7 +1,12 @@
 //! Plans are held against a checker that reads the API objects and shares no code with the packer.
 
 use super::*;
-use crate::consolidate::{self, Candidate};
+use crate::{
+    PoolType,
+    consolidate::{self, Candidate},
+    offering::{HOSTNAME, ZONE},
+};
+use coracle_scheduling::{Node, Requirements};
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};

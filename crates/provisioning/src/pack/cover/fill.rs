@@ -6,7 +6,7 @@
 use super::{Filled, Problem};
 
 /// Views of scarcity that are tried: after each, a resource that was left over counts less.
-const VIEWS: usize = 4;
+const VIEWS: usize = 3;
 /// Exchanges that are tried on a filling.
 const EXCHANGES: usize = 4;
 /// Fillings of more items than this are tight enough as they are.
@@ -239,40 +239,5 @@ impl<'p> Filler<'p> {
                 return;
             }
         }
-    }
-
-    /// No filling of a bin is worth more: items may be cut, and only one resource counts.
-    pub(super) fn at_most(&self, bin: usize, worth: &[f64], left: &[usize]) -> f64 {
-        let usable: Vec<usize> = (0..left.len())
-            .filter(|i| left[*i] > 0 && self.takes(*i, bin))
-            .filter(|i| self.fits(*i, &self.p.bins[bin].room))
-            .collect();
-        // Of each group one, the best.
-        let mut groups = vec![0.0_f64; self.groups];
-        for i in &usable {
-            if let Some(g) = self.p.items[*i].apart {
-                groups[g] = groups[g].max(worth[*i]);
-            }
-        }
-        let single: f64 = groups.iter().sum();
-        let by = |d: &usize| {
-            let mut order: Vec<usize> =
-                usable.iter().copied().filter(|i| self.p.items[*i].apart.is_none()).collect();
-            let rate = |i: usize| worth[i] / self.p.items[i].need[*d].max(1) as f64;
-            order.sort_by(|a, b| rate(*b).total_cmp(&rate(*a)));
-            let (mut rest, mut total) = (self.p.bins[bin].room[*d] as f64, single);
-            for i in order {
-                let need = self.p.items[i].need[*d].max(0) as f64;
-                let most = self.most(i, left[i]) as f64;
-                let n = if need > 0.0 { (rest / need).min(most) } else { most };
-                total += n * worth[i];
-                rest -= n * need;
-                if rest <= 0.0 {
-                    break;
-                }
-            }
-            total
-        };
-        self.dims.iter().map(by).fold(f64::INFINITY, f64::min)
     }
 }
