@@ -18,4 +18,4 @@ pub mod pack;
 
 pub use consolidate::{Candidate, Command};
 pub use offering::{Offering, Pool, PoolType};
-pub use pack::{NewNode, Plan};
+pub use pack::{NewNode, Place, Plan};

@@ -3,15 +3,18 @@
 //! Pods go to existing nodes first. The rest is grouped into classes of equal pods, and zones are
 //! given to those whose rules ask for it ([`demand`]). Types that can be bought are bins
 //! ([`market`]); which bins, filled how, cost least is a problem of numbers alone ([`cover`]). Then
-//! nodes and pods are given to the fillings, bound one by one under the scheduler's own rules, and
-//! what a rule refused is planned again ([`realize`]).
+//! nodes and pods are given to the fillings ([`realize`], [`stock`]), bound one by one under the
+//! scheduler's own rules, and what a rule refused is planned again ([`bought`]).
 
+mod bought;
 mod cover;
 mod demand;
 mod market;
 mod realize;
+mod stock;
 
 use crate::offering::{Offering, Pool, ZONE};
+use bought::Bought;
 use coracle_scheduling::{PodSpec, Profile, Resources, Snapshot, pod::PodKey};
 use demand::Class;
 use market::Market;
@@ -63,15 +66,29 @@ pub struct Plan {
     pub usd_per_hour: f64,
     /// No set of nodes for the same pods can cost less.
     pub lower_bound_usd_per_hour: f64,
-    /// Pods of new nodes with the index of their node.
-    order: Vec<(PodKey, usize)>,
+    /// Pods in the order of their binding, with the index of their new node.
+    order: Vec<(PodKey, Option<usize>)>,
+}
+
+/// Where a pod goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'p> {
+    /// To a node that is there, by its name.
+    Existing(&'p str),
+    /// To a new node, by its index.
+    New(usize),
 }
 
 impl Plan {
-    /// Pods for new nodes with the index of their node, in an order in which each fits when it is
-    /// bound.
-    pub fn bindings(&self) -> impl Iterator<Item = (&PodKey, usize)> {
-        self.order.iter().map(|(p, i)| (p, *i))
+    /// All pods that have a place, in an order in which each fits when it is bound.
+    pub fn bindings(&self) -> impl Iterator<Item = (&PodKey, Place<'_>)> {
+        self.order.iter().filter_map(|(key, new)| {
+            let place = match new {
+                Some(i) => Place::New(*i),
+                None => Place::Existing(self.existing.get(key)?),
+            };
+            Some((key, place))
+        })
     }
 }
 
@@ -92,20 +109,20 @@ pub fn pack(
     daemons: &[Arc<PodSpec>],
 ) -> Plan {
     let mut plan = Plan::default();
+    let mut market = Market::new(pools, daemons);
+    // Nodes could be bought in all zones: spread counts them too.
+    snapshot.know_domains(ZONE, &market.zones);
     let rest = onto_existing(snapshot, pods, &mut plan);
     if rest.is_empty() {
         return plan;
     }
-    let mut market = Market::new(pools, daemons);
-    // Nodes could be bought in all zones: spread counts them too.
-    snapshot.know_domains(ZONE, &market.zones);
     plan.lower_bound_usd_per_hour = lower_bound(pools, &rest);
     let mut weights: Vec<i32> = pools.iter().map(|p| p.weight).collect();
     weights.sort_unstable();
     weights.dedup();
     let one_weight = weights.len() == 1;
     let mut left = rest;
-    let mut bought = realize::Bought::default();
+    let mut bought = Bought::default();
     for weight in weights.into_iter().rev() {
         for round in 0..ROUNDS {
             if left.is_empty() {
@@ -164,6 +181,7 @@ fn onto_existing(
         match if known { None } else { snapshot.schedule(&pod, Profile::Pack).ok() } {
             Some(node) => {
                 snapshot.add_pod(pod.clone(), &node);
+                plan.order.push((pod.key.clone(), None));
                 plan.existing.insert(pod.key.clone(), node);
             }
             None => {
@@ -192,12 +210,10 @@ fn explain(market: &Market<'_>, class: &Class) -> String {
     }
     let mut reasons = Vec::new();
     for (i, pool) in market.pools.iter().enumerate() {
-        let accepts = |t: &&crate::PoolType| {
-            class.alternatives.iter().any(|r| market.type_accepted(i, t, r))
-        };
-        let fits = |t: &&crate::PoolType| {
-            class.spec.requests.fits(&Resources::default(), &t.allocatable)
-        };
+        let accepts =
+            |t: &&crate::PoolType| class.alternatives.iter().any(|r| market.type_accepted(i, t, r));
+        let fits =
+            |t: &&crate::PoolType| class.spec.requests.fits(&Resources::default(), &t.allocatable);
         let reason = if !market::tolerates(&class.spec, pool) {
             "its taints are not tolerated"
         } else if pool.types.is_empty() {

@@ -6,7 +6,7 @@
 
 mod workload;
 
-use coracle_provisioning::{Plan, Pool, checker::Checker, offering::HOSTNAME, pack::pack};
+use coracle_provisioning::{Place, Plan, Pool, checker::Checker, offering::HOSTNAME, pack::pack};
 use coracle_scheduling::Snapshot;
 use serde_json::{Value, json};
 use std::{collections::HashMap, path::PathBuf, time::Instant};
@@ -44,7 +44,10 @@ fn run(args: &[String]) -> Result<(), String> {
             .filter(|f| f.exists())
             .collect();
         if files.is_empty() {
-            eprintln!("no draws in {}: only the preferences are run; --draws FILE has others", root.display());
+            eprintln!(
+                "no draws in {}: only the preferences are run; --draws FILE has others",
+                root.display()
+            );
         }
     }
     let mut all = Vec::new();
@@ -116,8 +119,10 @@ fn check(w: &Workload, plan: &Plan, pool: &Pool) -> Vec<String> {
     let mut checker = Checker::new(plan.new_nodes.iter().enumerate().map(node).collect(), &[]);
     let mut broken = Vec::new();
     let mut bound = 0;
-    for (pod, i) in plan.bindings() {
-        let Some(object) = objects.get(pod.name.as_str()) else { continue };
+    for (pod, place) in plan.bindings() {
+        let (Some(object), Place::New(i)) = (objects.get(pod.name.as_str()), place) else {
+            continue;
+        };
         broken.extend(checker.bind((*object).clone(), &format!("n{i}")));
         bound += 1;
     }

@@ -72,8 +72,12 @@ pub(crate) fn diverse(file: &Path) -> Result<Workload, String> {
         };
         match kind {
             "generic" => {}
-            "zone-spread" => spec["topologySpreadConstraints"] = spread("topology.kubernetes.io/zone"),
-            "hostname-spread" => spec["topologySpreadConstraints"] = spread("kubernetes.io/hostname"),
+            "zone-spread" => {
+                spec["topologySpreadConstraints"] = spread("topology.kubernetes.io/zone")
+            }
+            "hostname-spread" => {
+                spec["topologySpreadConstraints"] = spread("kubernetes.io/hostname")
+            }
             "zone-affinity" => {
                 let own = if selector.is_empty() { label } else { selector };
                 spec["affinity"] = json!({"podAffinity": near("topology.kubernetes.io/zone", own)});

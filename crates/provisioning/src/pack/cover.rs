@@ -9,6 +9,7 @@
 
 mod bound;
 mod fill;
+mod first_fit;
 mod polish;
 mod simplex;
 
@@ -75,6 +76,8 @@ const PROMISING: usize = 8;
 const EVERY: usize = 12;
 /// A filling must pay this much better than the program's own to be worth a column.
 const WORTH: f64 = 1.0 + 1e-3;
+/// With so few items the simplest cover is tried too.
+const FEW: usize = 400;
 /// Rounds of diving before the rest is filled greedily.
 const DIVES: usize = 40;
 
@@ -105,7 +108,19 @@ pub(super) fn cover(p: Problem<'_>) -> Cover {
     }
     finish(p, &mut filler, &duals, &mut left, &mut out.filled);
     out.filled = polish::polish(p, out.filled);
+    if out.counts.iter().sum::<usize>() <= FEW {
+        if let Some(simple) = first_fit::first_fit(p, &out.counts) {
+            let simple = polish::polish(p, simple);
+            if price(p, &simple) < price(p, &out.filled) - 1e-9 {
+                out.filled = simple;
+            }
+        }
+    }
     out
+}
+
+fn price(p: Problem<'_>, filled: &[(Filled, usize)]) -> f64 {
+    filled.iter().map(|(f, n)| p.bins[f.bin].price * *n as f64).sum()
 }
 
 /// Bins that are looked at for each filling of a first cover.
@@ -162,8 +177,7 @@ fn solve(
     sweeps: usize,
 ) -> Solved {
     let rows: Vec<usize> = (0..left.len()).filter(|i| left[*i] > 0).collect();
-    let start: Vec<Filled> =
-        rows.iter().filter_map(|i| filler.alone(*i, left[*i])).collect();
+    let start: Vec<Filled> = rows.iter().filter_map(|i| filler.alone(*i, left[*i])).collect();
     let mut lp = Simplex::new(&rows, left, &start, p.bins);
     // What was made for more items is of no use any more.
     columns.retain(|c| c.counts.iter().all(|(i, n)| left[*i] >= *n));
@@ -213,11 +227,7 @@ fn solve(
 }
 
 /// Takes whole copies, or the fillings that are nearest to one. Returns whether any was taken.
-fn take_whole(
-    used: &[(Filled, f64)],
-    left: &mut [usize],
-    out: &mut Vec<(Filled, usize)>,
-) -> bool {
+fn take_whole(used: &[(Filled, f64)], left: &mut [usize], out: &mut Vec<(Filled, usize)>) -> bool {
     let mut any = false;
     let mut take = |f: &Filled, copies: usize, left: &mut [usize]| {
         let fits = f.counts.iter().map(|(i, n)| left[*i] / n).min().unwrap_or(0).min(copies);

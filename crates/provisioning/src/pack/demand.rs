@@ -98,11 +98,14 @@ struct Zoning<'z> {
 impl<'z> Zoning<'z> {
     fn new(snapshot: &Snapshot, market: &'z Market<'z>) -> Self {
         let mut snapshot = snapshot.clone();
-        let mut boundless = Resources::default();
-        boundless.cpu_milli = i64::MAX / 4;
-        boundless.memory_bytes = i64::MAX / 4;
-        boundless.ephemeral_bytes = i64::MAX / 4;
-        boundless.pods = i64::MAX / 4;
+        let most = i64::MAX / 4;
+        let boundless = Resources {
+            cpu_milli: most,
+            memory_bytes: most,
+            ephemeral_bytes: most,
+            pods: most,
+            extended: vec![],
+        };
         for zone in &market.zones {
             let name = format!("zone {zone}");
             let labels = BTreeMap::from([

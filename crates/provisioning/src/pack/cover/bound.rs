@@ -10,9 +10,7 @@ pub(in super::super) fn lower_bound(p: Problem<'_>, worth: &[f64], counts: &[usi
     let worth: Vec<f64> = worth.iter().map(|y| y.max(0.0)).collect();
     let total: f64 = counts.iter().zip(&worth).map(|(n, y)| *n as f64 * y).sum();
     let rates = Rates::new(p, &worth, counts);
-    let over = (0..p.bins.len())
-        .map(|b| rates.at_most(b) / p.bins[b].price)
-        .fold(0.0, f64::max);
+    let over = (0..p.bins.len()).map(|b| rates.at_most(b) / p.bins[b].price).fold(0.0, f64::max);
     if over > 0.0 { total / over } else { 0.0 }
 }
 
@@ -29,8 +27,9 @@ struct Rates<'p> {
 impl<'p> Rates<'p> {
     fn new(p: Problem<'p>, worth: &'p [f64], counts: &'p [usize]) -> Self {
         let width = p.items.first().map_or(0, |i| i.need.len());
-        let (apart, items): (Vec<usize>, Vec<usize>) =
-            (0..p.items.len()).filter(|i| counts[*i] > 0).partition(|i| p.items[*i].apart == Some(0));
+        let (apart, items): (Vec<usize>, Vec<usize>) = (0..p.items.len())
+            .filter(|i| counts[*i] > 0)
+            .partition(|i| p.items[*i].apart == Some(0));
         let dims = (0..width).filter(|d| p.items.iter().any(|i| i.need[*d] > 0));
         let order = dims.map(|d| {
             let rate = |i: usize| worth[i] / p.items[i].need[d].max(1) as f64;

@@ -38,8 +38,7 @@ struct Move {
 /// Makes fillings cheaper where their items can be arranged better.
 pub(super) fn polish(p: Problem<'_>, filled: Vec<(Filled, usize)>) -> Vec<(Filled, usize)> {
     let width = p.items.first().map_or(0, |i| i.need.len());
-    let dims: Vec<usize> =
-        (0..width).filter(|d| p.items.iter().any(|i| i.need[*d] > 0)).collect();
+    let dims: Vec<usize> = (0..width).filter(|d| p.items.iter().any(|i| i.need[*d] > 0)).collect();
     let mut by_price: Vec<usize> = (0..p.bins.len()).collect();
     by_price.sort_by(|a, b| p.bins[*a].price.total_cmp(&p.bins[*b].price).then(a.cmp(b)));
     let mut full = Vec::new();
@@ -48,9 +47,14 @@ pub(super) fn polish(p: Problem<'_>, filled: Vec<(Filled, usize)>) -> Vec<(Fille
         for (i, n) in &f.counts {
             dims.iter().for_each(|d| rest[*d] -= p.items[*i].need[*d] * *n as i64);
         }
-        full.extend((0..copies).map(|_| Full { bin: f.bin, counts: f.counts.clone(), rest: rest.clone() }));
+        full.extend((0..copies).map(|_| Full {
+            bin: f.bin,
+            counts: f.counts.clone(),
+            rest: rest.clone(),
+        }));
     }
-    let scale = (0..width).map(|d| full.iter().map(|f| p.bins[f.bin].room[d] as f64).sum::<f64>().max(1.0));
+    let scale =
+        (0..width).map(|d| full.iter().map(|f| p.bins[f.bin].room[d] as f64).sum::<f64>().max(1.0));
     let mut polish = Polish { p, dims, by_price, scale: scale.collect(), full };
     for _ in 0..ROUNDS {
         if !polish.round() {
@@ -102,13 +106,11 @@ impl Polish<'_> {
             .collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut partners: Vec<usize> = (0..self.full.len()).collect();
-        let mut given = 0;
-        for (_, at) in order {
+        for (given, (_, at)) in order.into_iter().enumerate() {
             if given % 48 == 0 {
                 let slack: Vec<f64> = self.full.iter().map(|f| self.slack(f)).collect();
                 partners.sort_by(|a, b| slack[*b].total_cmp(&slack[*a]).then(a.cmp(b)));
             }
-            given += 1;
             better |= self.give(at, &partners);
         }
         better
