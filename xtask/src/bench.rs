@@ -46,6 +46,34 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     )
 }
 
+/// The planner's race, with its own arguments. Files are named from where the task was started.
+pub(crate) fn provisioner(root: &Path, args: &[&str]) -> Result<()> {
+    let here = std::env::current_dir()?;
+    let absolute = |pair: &[&str]| -> Vec<String> {
+        let value = if pair[0] == "--draws" {
+            pair.get(1).map(|f| here.join(f).display().to_string())
+        } else {
+            pair.get(1).map(|v| (*v).to_owned())
+        };
+        std::iter::once(pair[0].to_owned()).chain(value).collect()
+    };
+    let args: Vec<String> = args.chunks(2).flat_map(absolute).collect();
+    run_command(
+        Command::new("cargo")
+            .args([
+                "bench",
+                "--quiet",
+                "--package",
+                "coracle-provisioning",
+                "--bench",
+                "race",
+                "--",
+            ])
+            .args(args)
+            .current_dir(root),
+    )
+}
+
 /// Memory of 10,000 pods, and a start with 100,000 objects on the disk.
 fn many_objects(binary: &Path, base: &Path, root: &Path) -> Result<()> {
     let load = root.join("target/release/examples/load");

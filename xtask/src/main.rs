@@ -13,6 +13,8 @@ const USAGE: &str = "cargo xtask TASK
   test              everything that must be green: formatting, lints, unit, property and black-box
                     tests; installs what it needs (see CONTRIBUTING.md)
   bench             build for release and measure the whole process (docs/performance.md)
+  bench provisioner [--draws FILE]... [--output json]
+                    Karpenter's own benchmark, and a cluster with a real catalogue
   fuzz TARGET [SECONDS]
                     run a fuzz target (crates/fuzzing) with libFuzzer, for a minute unless told
                     otherwise; needs nightly and cargo-fuzz, which it installs
@@ -27,6 +29,7 @@ fn main() -> Result<()> {
     match args[..] {
         ["test"] => test::run(&root),
         ["bench"] => bench::run(&root),
+        ["bench", "provisioner", ref rest @ ..] => bench::provisioner(&root, rest),
         ["fuzz", target] => fuzz(&root, target, "60"),
         ["fuzz", target, seconds] => fuzz(&root, target, seconds),
         ["history"] => history(&root, "1000000"),

@@ -25,7 +25,7 @@ pub(crate) struct Workload {
     pub(crate) objects: Vec<Value>,
     /// The least that nodes can cost by volume alone: all requests and the reserved part of as many
     /// nodes as must differ, at the price of a processor or of its memory.
-    pub(crate) volume_bound_usd_per_hour: f64,
+    pub(crate) volume_bound_usd_per_hour: Option<f64>,
 }
 
 fn workload(name: String, objects: Vec<Value>, apart: usize) -> Workload {
@@ -39,7 +39,12 @@ fn workload(name: String, objects: Vec<Value>, apart: usize) -> Workload {
     let memory: f64 = pods.iter().map(|p| p.requests.memory_bytes as f64).sum();
     let cpus = (cpu + nodes * RESERVED.0 as f64) / 1000.0;
     let by_memory = (memory + nodes * RESERVED.1 as f64) / (2.0 * (1u64 << 30) as f64);
-    Workload { name, pods, objects, volume_bound_usd_per_hour: cpus.max(by_memory) * USD_PER_CPU }
+    Workload {
+        name,
+        pods,
+        objects,
+        volume_bound_usd_per_hour: Some(cpus.max(by_memory) * USD_PER_CPU),
+    }
 }
 
 fn pair(text: &str) -> Value {
