@@ -71,6 +71,8 @@ pub(super) struct Problem<'p> {
 
 /// Rounds of making fillings for one program.
 const SWEEPS: usize = 80;
+/// Few items are not worth so many: rounding costs more than the program saves.
+const PODS_A_SWEEP: usize = 12;
 /// Bins that are filled in each round, and how often the others are.
 const PROMISING: usize = 8;
 const EVERY: usize = 12;
@@ -97,7 +99,11 @@ pub(super) fn cover(p: Problem<'_>) -> Cover {
         if left.iter().all(|n| *n == 0) {
             break;
         }
-        let solved = solve(p, &mut filler, &left, &mut columns, if dive == 0 { SWEEPS } else { 2 });
+        let sweeps = match dive {
+            0 => (left.iter().sum::<usize>() / PODS_A_SWEEP).clamp(2, SWEEPS),
+            _ => 2,
+        };
+        let solved = solve(p, &mut filler, &left, &mut columns, sweeps);
         duals = solved.duals;
         if dive == 0 {
             out.worth.clone_from(&duals);
