@@ -89,6 +89,8 @@ pub struct NodePool {
     pub class: String,
     /// Whether under-used nodes are replaced, not only empty ones removed.
     pub underutilized: bool,
+    /// Whether they are only where that saves at least half of the share that it disturbs.
+    pub balanced: bool,
     /// Quiet time before a node is considered; `None` for never.
     pub consolidate_after: Option<Duration>,
     /// Budgets.
@@ -159,6 +161,7 @@ impl NodePool {
             limits: map(&spec["limits"]),
             class: text(&template["spec"]["nodeClassRef"]["name"]),
             underutilized: disruption["consolidationPolicy"] != "WhenEmpty",
+            balanced: disruption["consolidationPolicy"] == "Balanced",
             consolidate_after: if disruption["consolidateAfter"].is_null() {
                 Some(Duration::ZERO)
             } else {

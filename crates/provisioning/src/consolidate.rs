@@ -1,20 +1,29 @@
 //! Consolidation: could the pods of some nodes run on fewer or cheaper ones?
 //!
-//! Candidates are ordered by what they pay for the value of what runs on them. Sets of them, from
-//! all to one, are taken out of a clone of the cluster and their pods packed again; the set that
-//! saves most wins, if it saves enough to be worth the disturbance.
+//! Two kinds of moves are looked for. Nodes are given up one after the other whose pods fit into the
+//! room of those that stay: any subset, not only the first of a list. And sets of the most wasteful
+//! nodes, from all to one, are taken out of a clone of the cluster and their pods packed again, so
+//! that any number of nodes may take the place of any other. The move that is worth most after what
+//! it disturbs is charged for wins, if the pools' terms let it.
 
 use crate::{
     offering::Pool,
     pack::{Plan, pack},
 };
-use coracle_scheduling::{PodSpec, Snapshot};
-use std::sync::Arc;
+use coracle_scheduling::{PodSpec, Profile, Snapshot, pod::PodKey};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 /// A replacement must save at least this share of the price of what it replaces.
 const MIN_SAVINGS: f64 = 0.05;
 /// Single nodes that one search looks at.
 const MAX_SINGLES: usize = 100;
+/// What an eviction of a usual pod counts for, in US dollars: a move should earn this in an hour.
+const USD_PER_EVICTION: f64 = 0.001;
+/// A balanced pool disturbs at most twice the share that it saves (Karpenter's k of 2).
+const BALANCE: f64 = 0.5;
 
 /// A node that may be given up.
 #[derive(Clone, Debug)]
@@ -27,6 +36,25 @@ pub struct Candidate {
     pub usd_per_hour: f64,
     /// Pods that would have to move. Daemons are not among them.
     pub pods: Vec<Arc<PodSpec>>,
+    /// What evicting them counts for: the sum of their [`eviction_cost`]s that are above 0.
+    pub disruption: f64,
+}
+
+/// What evicting a pod counts for, 1 for a usual one, by its priority and its annotation
+/// `controller.kubernetes.io/pod-deletion-cost`; from -10 to 10, as Karpenter counts.
+pub fn eviction_cost(priority: i32, deletion_cost: i32) -> f64 {
+    let cost = 1.0 + f64::from(deletion_cost) / 2f64.powi(27) + f64::from(priority) / 2f64.powi(25);
+    cost.clamp(-10.0, 10.0)
+}
+
+/// What a pool lets consolidation do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// Most of its nodes that may go.
+    pub budget: usize,
+    /// For a balanced pool (`consolidationPolicy: Balanced`) what all of its nodes cost, in US dollars
+    /// an hour, and what evicting all of their pods would count for.
+    pub balance: Option<(f64, f64)>,
 }
 
 /// Nodes to give up, and what to buy instead.
@@ -38,8 +66,17 @@ pub struct Command {
     pub plan: Plan,
     /// What it saves.
     pub saves_usd_per_hour: f64,
+    /// What its evictions count for.
+    pub disruption: f64,
     /// Why, in a sentence.
     pub why: String,
+}
+
+impl Command {
+    /// What it is worth in an hour, after what it disturbs.
+    fn worth(&self) -> f64 {
+        self.saves_usd_per_hour - USD_PER_EVICTION * self.disruption
+    }
 }
 
 /// Nodes without pods, as many as their pools' budgets allow.
@@ -56,15 +93,18 @@ pub fn empty(candidates: &[Candidate], mut budget: impl FnMut(&str) -> usize) ->
     names
 }
 
-/// The set of candidates whose replacement saves most. `budget` tells how many nodes of a pool may
-/// go.
+/// The move that is worth most. `terms` tells what a pool lets it do.
 pub fn search(
     snapshot: &Snapshot,
     candidates: &[Candidate],
     pools: &[Pool],
     daemons: &[Arc<PodSpec>],
-    mut budget: impl FnMut(&str) -> usize,
+    mut terms: impl FnMut(&str) -> Terms,
 ) -> Option<Command> {
+    let mut known: BTreeMap<&str, Terms> = BTreeMap::new();
+    for c in candidates {
+        known.entry(&c.pool).or_insert_with(|| terms(&c.pool));
+    }
     let mut order: Vec<&Candidate> = candidates.iter().filter(|c| !c.pods.is_empty()).collect();
     let fill = |c: &Candidate| snapshot.node(&c.node).map_or(0.0, coracle_scheduling::Node::fill);
     order.sort_by(|a, b| {
@@ -73,11 +113,12 @@ pub fn search(
             .reverse()
             .then_with(|| a.node.cmp(&b.node))
     });
-    let mut taken = std::collections::BTreeMap::<String, usize>::new();
+    let mut best = give_up(snapshot, &order, &known);
+    let mut taken = BTreeMap::<&str, usize>::new();
     order.retain(|c| {
-        let n = taken.entry(c.pool.clone()).or_default();
+        let n = taken.entry(&c.pool).or_default();
         *n += 1;
-        *n <= budget(&c.pool)
+        *n <= known[c.pool.as_str()].budget
     });
     let mut sets: Vec<Vec<&Candidate>> = Vec::new();
     let mut size = order.len();
@@ -86,14 +127,96 @@ pub fn search(
         size = if size > 8 { size / 2 } else { size - 1 };
     }
     sets.extend(order.iter().take(MAX_SINGLES).map(|c| vec![*c]));
-    let mut best: Option<Command> = None;
     for set in sets {
         let Some(command) = what_if(snapshot, &set, pools, daemons) else { continue };
-        if best.as_ref().is_none_or(|b| command.saves_usd_per_hour > b.saves_usd_per_hour * 1.001) {
+        let better = best.as_ref().is_none_or(|b| command.worth() > b.worth() + 1e-9);
+        if better && acceptable(&command, &set, &known) {
             best = Some(command);
         }
     }
     best
+}
+
+/// Whether a move is worth what it disturbs, to itself and to the pools that it touches.
+fn acceptable(command: &Command, set: &[&Candidate], terms: &BTreeMap<&str, Terms>) -> bool {
+    let price: f64 = set.iter().map(|c| c.usd_per_hour).sum();
+    let saves = command.saves_usd_per_hour;
+    if saves <= 0.0 || saves < price * MIN_SAVINGS || command.worth() <= 0.0 {
+        return false;
+    }
+    let pools: HashSet<&str> = set.iter().map(|c| c.pool.as_str()).collect();
+    pools.into_iter().filter_map(|p| terms[p].balance).all(|(cost, disruption)| {
+        let (saved, disturbed) =
+            (saves / cost.max(1e-9), command.disruption / disruption.max(1e-9));
+        saved >= BALANCE * disturbed
+    })
+}
+
+/// Gives up nodes whose pods fit into the room of others, those first that disturb least for what
+/// they cost. A node that took pods in stays.
+fn give_up(
+    snapshot: &Snapshot,
+    candidates: &[&Candidate],
+    terms: &BTreeMap<&str, Terms>,
+) -> Option<Command> {
+    let mut order = candidates.to_vec();
+    let rate = |c: &Candidate| c.disruption / c.usd_per_hour.max(1e-9);
+    order.sort_by(|a, b| rate(a).total_cmp(&rate(b)).then_with(|| a.node.cmp(&b.node)));
+    let mut after = snapshot.clone();
+    let mut taken = BTreeMap::<&str, usize>::new();
+    let mut gone: Vec<&Candidate> = Vec::new();
+    let mut moves: Vec<(PodKey, String)> = Vec::new();
+    let mut hosts: HashSet<String> = HashSet::new();
+    for c in order {
+        let budget = terms[c.pool.as_str()].budget;
+        if hosts.contains(&c.node) || taken.get(c.pool.as_str()).is_some_and(|n| *n >= budget) {
+            continue;
+        }
+        if budget == 0 || c.usd_per_hour <= USD_PER_EVICTION * c.disruption {
+            continue;
+        }
+        let Some(moved) = moved(&mut after, c) else { continue };
+        hosts.extend(moved.iter().map(|(_, n)| n.clone()));
+        moves.extend(moved);
+        gone.push(c);
+        *taken.entry(&c.pool).or_default() += 1;
+    }
+    if gone.is_empty() {
+        return None;
+    }
+    let saves: f64 = gone.iter().map(|c| c.usd_per_hour).sum();
+    let command = Command {
+        remove: gone.iter().map(|c| c.node.clone()).collect(),
+        plan: Plan::onto_nodes(moves),
+        saves_usd_per_hour: saves,
+        disruption: gone.iter().map(|c| c.disruption).sum(),
+        why: format!("the pods of {} node(s) fit on others, saving ${saves:.4}/h", gone.len()),
+    };
+    acceptable(&command, &gone, terms).then_some(command)
+}
+
+/// Takes a node away and puts its pods onto others; leaves everything as it was if one finds no place.
+fn moved(after: &mut Snapshot, c: &Candidate) -> Option<Vec<(PodKey, String)>> {
+    let node = after.remove_node(&c.node)?;
+    let mut placed: Vec<(PodKey, String)> = Vec::new();
+    for pod in &c.pods {
+        match after.schedule(pod, Profile::Pack) {
+            Ok(name) => {
+                after.add_pod(pod.clone(), &name);
+                placed.push((pod.key.clone(), name));
+            }
+            Err(_) => {
+                placed.iter().for_each(|(key, _)| drop(after.remove_pod(key)));
+                let mut empty = (*node).clone();
+                let pods = std::mem::take(&mut empty.pods);
+                (empty.used, empty.anti_affine) = (coracle_scheduling::Resources::default(), 0);
+                after.set_node(empty);
+                pods.into_values().for_each(|p| after.add_pod(p, &c.node));
+                return None;
+            }
+        }
+    }
+    Some(placed)
 }
 
 /// What replacing a set of nodes would save, if their pods fit elsewhere.
@@ -129,9 +252,6 @@ fn what_if(
     }
     let price: f64 = set.iter().map(|c| c.usd_per_hour).sum();
     let saves = price - plan.usd_per_hour;
-    if saves < price * MIN_SAVINGS || saves <= 0.0 {
-        return None;
-    }
     let bought: Vec<&str> =
         plan.new_nodes.iter().filter_map(|n| n.types.first().map(|t| &**t)).collect();
     let why = if bought.is_empty() {
@@ -148,6 +268,10 @@ fn what_if(
         remove: set.iter().map(|c| c.node.clone()).collect(),
         plan,
         saves_usd_per_hour: saves,
+        disruption: set.iter().map(|c| c.disruption).sum(),
         why,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,6 @@ pub mod consolidate;
 pub mod offering;
 pub mod pack;
 
-pub use consolidate::{Candidate, Command};
+pub use consolidate::{Candidate, Command, Terms};
 pub use offering::{Offering, Pool, PoolType};
 pub use pack::{NewNode, Place, Plan};

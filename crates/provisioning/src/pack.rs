@@ -80,6 +80,12 @@ pub enum Place<'p> {
 }
 
 impl Plan {
+    /// A plan that buys nothing: pods with the nodes that they go to, in the order of their binding.
+    pub(crate) fn onto_nodes(moves: Vec<(PodKey, String)>) -> Self {
+        let order = moves.iter().map(|(key, _)| (key.clone(), None)).collect();
+        Self { existing: moves.into_iter().collect(), order, ..Self::default() }
+    }
+
     /// All pods that have a place, in an order in which each fits when it is bound.
     pub fn bindings(&self) -> impl Iterator<Item = (&PodKey, Place<'_>)> {
         self.order.iter().filter_map(|(key, new)| {

@@ -7,7 +7,7 @@ use crate::{
     karpenter::{DO_NOT_DISRUPT, NodePool, is_true},
     stopped,
 };
-use coracle_provisioning::{Candidate, Command, budget, consolidate, offering::POOL};
+use coracle_provisioning::{Candidate, Command, Terms, budget, consolidate, offering::POOL};
 use coracle_workloads::{PodView, pod};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -111,13 +111,18 @@ async fn look(
     if under.is_empty() {
         return Ok(wait);
     }
-    let limits: BTreeMap<String, usize> =
-        pools.keys().map(|p| (p.clone(), allowed(p, "Underutilized"))).collect();
+    let terms: BTreeMap<String, Terms> = pools
+        .values()
+        .map(|p| {
+            let balance = p.balanced.then(|| whole(shared, &p.name));
+            (p.name.clone(), Terms { budget: allowed(&p.name, "Underutilized"), balance })
+        })
+        .collect();
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
         let snapshot = s.snapshot();
         consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| {
-            limits.get(pool).copied().unwrap_or(0)
+            terms.get(pool).copied().unwrap_or_default()
         })
     });
     let Some(command) = found.await.map_err(|e| Error::Request(e.to_string()))? else {
@@ -167,10 +172,29 @@ fn candidates(
             continue;
         }
         let price = shared.model(&claim).map_or(0.0, |(_, price)| price);
+        let disruption = pods.iter().map(|p| eviction_cost(p).max(0.0)).sum();
         let pods = pods.iter().map(|p| p.asks.clone()).collect();
-        found.push(Candidate { node: name, pool: label, usd_per_hour: price, pods });
+        found.push(Candidate { node: name, pool: label, usd_per_hour: price, pods, disruption });
     }
     (found, wait)
+}
+
+fn eviction_cost(p: &PodView) -> f64 {
+    let annotations = p.metadata.annotations.as_ref();
+    let cost = annotations.and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
+    consolidate::eviction_cost(p.asks.priority, cost.and_then(|c| c.parse().ok()).unwrap_or(0))
+}
+
+/// What the nodes of a pool cost an hour, and what evicting all of their pods would count for.
+fn whole(shared: &Shared, pool: &str) -> (f64, f64) {
+    let (mut cost, mut disruption) = (0.0, 0.0);
+    for claim in shared.claims_of(pool) {
+        cost += shared.model(&claim).map_or(0.0, |(_, price)| price);
+        let node = claim.data["status"]["nodeName"].as_str().unwrap_or_default();
+        let pods = shared.pods_on(node).into_iter().filter(|p| !lifecycle::stays(p));
+        disruption += pods.map(|p| eviction_cost(&p).max(0.0)).sum::<f64>();
+    }
+    (cost, disruption)
 }
 
 /// Whether the budgets of a pod let at least one go now.

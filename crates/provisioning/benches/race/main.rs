@@ -5,6 +5,7 @@
 //! documentation), and what the independent checker says of the plan, pod by pod.
 
 mod catalogue;
+mod consolidation;
 mod workload;
 
 use coracle_provisioning::{Place, Plan, Pool, checker::Checker, offering::HOSTNAME, pack::pack};
@@ -67,10 +68,15 @@ fn run(args: &[String]) -> Result<(), String> {
     } else {
         eprintln!("no catalogue in {}: the second workload is not run", root.display());
     }
+    let sizes = [(100, 10), (100, 100), (1000, 10), (1000, 100), (5000, 10), (5000, 100)];
+    let searches: Vec<Value> = sizes.map(|(n, percent)| consolidation::race(n, percent)).into();
     if as_json {
+        all.extend(searches);
         println!("{}", serde_json::to_string_pretty(&all).map_err(|e| e.to_string())?);
     } else {
         print(&all);
+        print_searches(&searches);
+        all.extend(searches);
     }
     let broken = all.iter().any(|r| r["violations"].as_array().is_some_and(|v| !v.is_empty()));
     if broken { Err("the checker found rules that are broken".into()) } else { Ok(()) }
@@ -153,6 +159,32 @@ fn check(w: &Workload, plan: &Plan, pool: &Pool, daemons: &[Value]) -> Vec<Strin
     }
     broken.truncate(20);
     broken
+}
+
+fn print_searches(all: &[Value]) {
+    println!(
+        "\n{:<29} {:>8} {:>7} {:>10} {:>10} {:>8} {:>7} {:>7} {:>7}  checker",
+        "workload", "cpu ms", "pods", "$/h before", "after", "saved", "removed", "bought", "moved"
+    );
+    for r in all {
+        let n = |k: &str| r[k].as_f64().unwrap_or(0.0);
+        let verdict = match r["violations"].as_array() {
+            Some(v) if !v.is_empty() => format!("{} rules broken: {}", v.len(), v[0]),
+            _ => "ok".to_owned(),
+        };
+        println!(
+            "{:<29} {:>8.0} {:>7} {:>10.2} {:>10.2} {:>7.1}% {:>7} {:>7} {:>7}  {verdict}",
+            r["workload"].as_str().unwrap_or_default(),
+            n("cpuSeconds") * 1000.0,
+            n("pods"),
+            n("usdPerHourBefore"),
+            n("usdPerHourAfter"),
+            100.0 * (1.0 - n("usdPerHourAfter") / n("usdPerHourBefore").max(1e-9)),
+            n("nodesRemoved"),
+            n("nodesBought"),
+            n("podsMoved"),
+        );
+    }
 }
 
 fn print(all: &[Value]) {

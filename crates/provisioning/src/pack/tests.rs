@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     PoolType,
     checker::Checker,
-    consolidate::{self, Candidate},
+    consolidate::{self, Candidate, Terms},
     offering::{HOSTNAME, ZONE},
 };
 use coracle_scheduling::{Node, Requirements};
@@ -120,6 +120,10 @@ fn limits_weights_and_reasons() {
     assert_eq!(plan.unschedulable[&big.key], "NodePool p: no instance type is large enough");
 }
 
+fn terms(budget: usize) -> Terms {
+    Terms { budget, balance: None }
+}
+
 #[test]
 fn many_nodes_become_few_and_a_good_cluster_stays() {
     let pools = [pool("p", &SIZES, &ZONES)];
@@ -143,17 +147,18 @@ fn many_nodes_become_few_and_a_good_cluster_stays() {
             pool: "p".into(),
             usd_per_hour: 0.16,
             pods: vec![p],
+            disruption: 1.0,
         });
     }
-    let command = consolidate::search(&snapshot, &candidates, &pools, &[], |_| 4).unwrap();
+    let command = consolidate::search(&snapshot, &candidates, &pools, &[], |_| terms(4)).unwrap();
     assert!(command.saves_usd_per_hour >= 0.64 - 0.16 - 1e-9, "{command:?}");
-    assert!(consolidate::search(&snapshot, &candidates, &pools, &[], |_| 0).is_none());
+    assert!(consolidate::search(&snapshot, &candidates, &pools, &[], |_| terms(0)).is_none());
     // A lone node at the lowest price that its pod can have stays where it is.
     for n in ["n1", "n2", "n3"] {
         snapshot.remove_node(n);
     }
     let settled = Candidate { usd_per_hour: 0.04, ..candidates[0].clone() };
-    assert!(consolidate::search(&snapshot, &[settled], &pools, &[], |_| 4).is_none());
+    assert!(consolidate::search(&snapshot, &[settled], &pools, &[], |_| terms(4)).is_none());
 }
 
 /// Launches every type that a plan's node may become, and binds all pods in the plan's order.
