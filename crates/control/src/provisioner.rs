@@ -6,6 +6,9 @@ mod disruption;
 mod lifecycle;
 mod pools;
 mod provision;
+mod what_if;
+
+pub use what_if::{WhatIf, what_if};
 
 use crate::{
     Stop,
@@ -63,17 +66,7 @@ pub fn start(
     stop: &Stop,
     tasks: &mut JoinSet<()>,
 ) {
-    let shared = Arc::new(Shared {
-        world: world.clone(),
-        karpenter: karpenter.clone(),
-        cloud: cloud.clone(),
-        writer: Writer::new(client, "karpenter"),
-        unavailable: Mutex::default(),
-        going: Mutex::default(),
-        touched: Mutex::default(),
-        wake_provision: Notify::new(),
-        wake_disruption: Notify::new(),
-    });
+    let shared = Arc::new(Shared::new(world, karpenter, cloud, Writer::new(client, "karpenter")));
     let s = shared.clone();
     world.pods.on_change(move |c| {
         let on = |p: &Arc<PodView>| (p.node_name.clone(), pod::is_active(p));
@@ -128,6 +121,25 @@ fn type_labels(t: &'static InstanceType) -> Arc<BTreeMap<String, String>> {
 }
 
 impl Shared {
+    fn new(
+        world: &Arc<World>,
+        karpenter: &Arc<Watched>,
+        cloud: &Arc<Simulated>,
+        writer: Writer,
+    ) -> Self {
+        Self {
+            world: world.clone(),
+            karpenter: karpenter.clone(),
+            cloud: cloud.clone(),
+            writer,
+            unavailable: Mutex::default(),
+            going: Mutex::default(),
+            touched: Mutex::default(),
+            wake_provision: Notify::new(),
+            wake_disruption: Notify::new(),
+        }
+    }
+
     async fn synced(&self) {
         tokio::join!(self.world.synced(), self.karpenter.synced());
     }

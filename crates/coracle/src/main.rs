@@ -1,12 +1,14 @@
 //! The `coracle` binary: command line and wiring, the only crate that knows all parts.
 //!
-//! `up` (in [`up`]) puts a cluster together, [`nodes`] is the viewer, the rest is small. Policy
+//! `up` (in [`up`]) puts a cluster together, [`nodes`] is the viewer, [`plan`] asks what-if, the rest is
+//! small. Policy
 //! lives in the crates below; this one only passes arguments down and errors up.
 
 mod defaults;
 mod envtest;
 mod kubeconfig;
 mod nodes;
+mod plan;
 mod up;
 
 use anyhow::Result;
@@ -28,6 +30,8 @@ enum Command {
     Up(up::Options),
     /// Show nodes, how full they are and what they cost
     Nodes(nodes::Options),
+    /// Say what would be bought, and what it would cost, before it happens
+    Plan(plan::Options),
     /// Print the administrator's kubeconfig
     Kubeconfig {
         /// Data directory of the cluster
@@ -94,6 +98,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up(options) => up::run(options),
         Command::EnvtestAssets { dir } => envtest::assets(&dir),
         Command::Nodes(options) => nodes::run(&options),
+        Command::Plan(options) => plan::run(&options),
         Command::Kubeconfig { data_dir } => kubeconfig::print(&data_dir),
         Command::Version { output } => {
             version(output);

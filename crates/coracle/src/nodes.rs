@@ -106,7 +106,7 @@ async fn show(o: &Options) -> Result<()> {
     live::run(&watched).await
 }
 
-async fn client(file: Option<&Path>) -> Result<Client> {
+pub(crate) async fn client(file: Option<&Path>) -> Result<Client> {
     let local = Path::new(DATA_DIR).join("kubeconfig");
     let chosen = match file {
         Some(f) => Some(f.to_owned()),

@@ -122,12 +122,12 @@ pub fn pack(
     if rest.is_empty() {
         return plan;
     }
-    plan.lower_bound_usd_per_hour = lower_bound(pools, &rest);
     let mut weights: Vec<i32> = pools.iter().map(|p| p.weight).collect();
     weights.sort_unstable();
     weights.dedup();
     let one_weight = weights.len() == 1;
-    let mut left = rest;
+    let mut left = rest.clone();
+    let mut proven = 0.0;
     let mut bought = Bought::default();
     for weight in weights.into_iter().rev() {
         for round in 0..ROUNDS {
@@ -146,7 +146,7 @@ pub fn pack(
                 &mut bought,
             );
             if round == 0 && one_weight {
-                plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.max(bound);
+                proven = bound;
             }
             if left.len() == before {
                 break;
@@ -159,8 +159,16 @@ pub fn pack(
         plan.unschedulable.extend(class.pods.iter().map(|(_, p)| (p.key.clone(), why.clone())));
     }
     bought.finish(snapshot, &market, &mut plan);
-    plan.usd_per_hour = plan.new_nodes.iter().map(|n| n.offering.usd_per_hour).sum();
-    plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.min(plan.usd_per_hour);
+    // A sum of nothing is -0.
+    plan.usd_per_hour = plan.new_nodes.iter().map(|n| n.offering.usd_per_hour).sum::<f64>() + 0.0;
+    let placed: HashSet<&PodKey> = plan.new_nodes.iter().flat_map(|n| &n.pods).collect();
+    let bought: Vec<&PodSpec> =
+        rest.iter().filter(|p| placed.contains(&p.key)).map(|p| &**p).collect();
+    plan.lower_bound_usd_per_hour = lower_bound(pools, &bought);
+    // What the program proved is about all pods that it was given.
+    if bought.len() == rest.len() {
+        plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.max(proven);
+    }
     plan
 }
 
@@ -200,7 +208,7 @@ fn onto_existing(
 }
 
 /// No cheaper than this: every offering's price for a processor's worth, times all the worth.
-fn lower_bound(pools: &[Pool], pods: &[Arc<PodSpec>]) -> f64 {
+fn lower_bound(pools: &[Pool], pods: &[&PodSpec]) -> f64 {
     let worth: f64 = pods.iter().map(|p| value(&p.requests)).sum();
     let all = pools.iter().flat_map(|p| p.types.iter());
     let rate = all

@@ -78,9 +78,7 @@ pub fn decide(
     now: Timestamp,
 ) -> Decision {
     let spec = &ds.spec;
-    let of = |p: &PodView| {
-        p.metadata.labels.as_ref().and_then(|l| l.get(revision::LABEL)).cloned().unwrap_or_default()
-    };
+    let of = |p: &PodView| p.labels().get(revision::LABEL).cloned().unwrap_or_default();
     let used: Vec<String> = pods.iter().map(|p| of(p)).collect();
     let history = revision::sync(
         DAEMON_SETS,

@@ -29,7 +29,7 @@ pub fn decide(
         .iter()
         .filter(|p| {
             !pod::is_finished(p)
-                && selector.as_ref().is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()))
+                && selector.as_ref().is_some_and(|s| s.matches_map(Some(p.labels())))
         })
         .collect();
     let count = i32::try_from(selected.len()).unwrap_or(i32::MAX);

@@ -14,7 +14,7 @@ use kube_core::Resource;
 use serde::Deserialize;
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
 };
 
@@ -22,7 +22,8 @@ use std::{
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(from = "Pod")]
 pub struct PodView {
-    /// Metadata, without its managed fields and what `kubectl apply` notes.
+    /// Metadata, without managed fields, what `kubectl apply` notes, and labels: pods of one template
+    /// share those ([`PodView::labels`]).
     pub metadata: ObjectMeta,
     /// The specification without the node's name, volumes, environment, commands and probes.
     pub spec: Arc<ApiSpec>,
@@ -54,6 +55,13 @@ pub enum Readiness {
     Since(Option<Timestamp>),
 }
 
+impl PodView {
+    /// Its labels.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.asks.labels
+    }
+}
+
 impl From<Pod> for PodView {
     fn from(pod: Pod) -> Self {
         let mut metadata = pod.metadata;
@@ -63,6 +71,7 @@ impl From<Pod> for PodView {
         }
         let mut spec = pod.spec.unwrap_or_default();
         let asks = Arc::new(PodSpec::read(&metadata, &spec));
+        metadata.labels = None;
         let node_name = spec.node_name.take().unwrap_or_default();
         trim(&mut spec);
         let status = pod.status.unwrap_or_default();
@@ -203,7 +212,7 @@ mod tests {
         let p = view("p", "i");
         assert_eq!((p.node_name.as_str(), p.phase.as_str(), p.restarts), ("on-p", "Running", 3));
         assert_eq!(p.ready, Readiness::Since(Some("2026-01-01T00:00:05Z".parse().unwrap())));
-        assert_eq!(p.asks.requests.cpu_milli, 250);
+        assert_eq!((p.asks.requests.cpu_milli, p.labels()["a"].as_str()), (250, "b"));
         assert!(p.metadata.managed_fields.is_none() && !p.unschedulable && p.ended.is_none());
     }
 
@@ -222,8 +231,9 @@ mod tests {
         let mut templates = Templates::default();
         for i in 0..5000 {
             let mut p = view("p", "i");
-            p.metadata.labels = Some([("n".to_owned(), i.to_string())].into());
-            p.asks = Arc::new(PodSpec::read(&p.metadata, &p.spec));
+            let labels = Some([("n".to_owned(), i.to_string())].into());
+            let metadata = ObjectMeta { labels, ..p.metadata.clone() };
+            p.asks = Arc::new(PodSpec::read(&metadata, &p.spec));
             templates.share(&mut p);
         }
         assert!(templates.known.len() <= 1025);

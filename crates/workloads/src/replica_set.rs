@@ -23,7 +23,7 @@ pub fn decide(rs: &ReplicaSet, pods: &[Arc<PodView>], now: Timestamp) -> Decisio
     let deleting = pod::is_deleting(&rs.metadata);
     let mut owned = Vec::new();
     for p in pods {
-        let matches = selector.matches_map(p.metadata.labels.as_ref());
+        let matches = selector.matches_map(Some(p.labels()));
         match pod::controller_uid(&p.metadata) {
             Some(u) if u == uid && matches => owned.push(p.clone()),
             Some(u) if u == uid && !deleting => decision.actions.push(release(p, uid)),
@@ -93,11 +93,7 @@ fn status(rs: &ReplicaSet, owned: &[Arc<PodView>], now: Timestamp, decision: &mu
         .and_then(|m| m.labels.clone())
         .unwrap_or_default();
     let active: Vec<_> = owned.iter().filter(|p| pod::is_active(p)).collect();
-    let labelled = |p: &PodView| {
-        template_labels
-            .iter()
-            .all(|(k, v)| p.metadata.labels.as_ref().and_then(|l| l.get(k)) == Some(v))
-    };
+    let labelled = |p: &PodView| template_labels.iter().all(|(k, v)| p.labels().get(k) == Some(v));
     let ready = active.iter().filter(|p| pod::is_ready(p)).count();
     let available = active.iter().filter(|p| pod::is_available(p, min_ready, now)).count();
     if available < ready {
@@ -179,7 +175,7 @@ mod tests {
         let mut orphan = PodView::clone(&all[0]);
         orphan.metadata.owner_references = None;
         let mut stranger = PodView::clone(&all[1]);
-        stranger.metadata.labels = None;
+        Arc::make_mut(&mut Arc::make_mut(&mut stranger.asks).class).labels.clear();
         all = vec![Arc::new(orphan), Arc::new(stranger)];
         let d = decide(&set(1), &all, now);
         assert_eq!(

@@ -29,7 +29,7 @@ fn ordinal(pod: &PodView, set: &str) -> Option<i32> {
 }
 
 fn pod_revision(p: &PodView) -> &str {
-    p.metadata.labels.as_ref().and_then(|l| l.get(revision::LABEL)).map_or("", String::as_str)
+    p.labels().get(revision::LABEL).map_or("", String::as_str)
 }
 
 /// Decides for one StatefulSet.

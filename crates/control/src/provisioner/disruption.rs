@@ -207,7 +207,7 @@ fn may_evict(shared: &Shared, p: &PodView) -> bool {
             .as_ref()
             .and_then(|s| s.selector.as_ref())
             .and_then(pod::selector)
-            .is_some_and(|s| s.matches_map(p.metadata.labels.as_ref()));
+            .is_some_and(|s| s.matches_map(Some(p.labels())));
         !selects || b.status.as_ref().is_some_and(|s| s.disruptions_allowed.unwrap_or(0) > 0)
     })
 }

@@ -18,6 +18,7 @@ mod history;
 mod https;
 mod kubectl;
 mod openapi;
+mod plan;
 mod protobuf;
 mod provisioning;
 mod upstream;

@@ -47,6 +47,7 @@ pub(super) fn buy(
     let dims = Dimensions::of(&classes);
     let sets = acceptable(market, &classes, &lots);
     let all_bins: Vec<Bin> = lots.iter().map(|l| bin(market, &dims, l, l.usd_per_hour)).collect();
+    let mut groups = 0;
     let (mut all_items, mut worth, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     let mut turns: Vec<(usize, bool, Arc<PodSpec>, usize)> = Vec::new();
     left.clear();
@@ -63,7 +64,11 @@ pub(super) fn buy(
         let cover = cover::cover(Problem { items: &items, bins: &bins, sets: &masks });
         let classes: Vec<Class> = classes.into_iter().map(|(c, _)| c).collect();
         let mut stock = Stock::new(classes, &of_class, items.len());
-        all_items.extend(items);
+        // The groups of each plan are numbered on their own.
+        let shift: usize = groups;
+        groups += items.iter().filter_map(|i| i.apart).max().map_or(0, |g| g + 1);
+        all_items
+            .extend(items.into_iter().map(|i| Item { apart: i.apart.map(|a| a + shift), ..i }));
         worth.extend(cover.worth);
         counts.extend(cover.counts);
         let sold_in = |bin: usize| lots[sold[bin].0].zones & zones;

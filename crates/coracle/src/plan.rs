@@ -1,0 +1,131 @@
+//! `coracle plan`: what would be bought, and what it would cost, before it happens. It reads the
+//! cluster and writes nothing.
+
+mod manifests;
+mod report;
+
+use crate::Output;
+use anyhow::{Context, Result, bail};
+use coracle_clouds::{Settings, Simulated};
+use coracle_control::provisioner::what_if;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, core::DynamicObject};
+use manifests::Manifests;
+use std::{path::PathBuf, sync::Arc};
+
+/// Options of `coracle plan`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Manifests (YAML or JSON) whose pods would be created: a file, or - for standard input. May be
+    /// given several times
+    #[arg(long, short, value_name = "FILE")]
+    filename: Vec<PathBuf>,
+    /// Another number of replicas of what is there, such as deployment/web=50. May be given several
+    /// times
+    #[arg(long, value_name = "KIND/NAME=REPLICAS")]
+    scale: Vec<String>,
+    /// Namespace of what names none
+    #[arg(long, short, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// Kubeconfig file; without it $KUBECONFIG, then ./.coracle/kubeconfig, then ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Where nodes would be bought: as `coracle up` was told
+    #[arg(long, value_name = "CLOUD", default_value = "simulated")]
+    cloud: String,
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// Plans, and prints the plan.
+pub(crate) fn run(o: &Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(plan(o));
+    runtime.shutdown_background();
+    result
+}
+
+async fn plan(o: &Options) -> Result<()> {
+    // Two providers may be linked; this one is meant.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg).context("--cloud")?;
+    let mut wanted = Manifests::default();
+    for file in &o.filename {
+        wanted.read(file, &o.namespace)?;
+    }
+    let client = crate::nodes::client(o.kubeconfig.as_deref()).await?;
+    client.apiserver_version().await.context("cannot reach the cluster")?;
+    let pools = Api::<DynamicObject>::all_with(client.clone(), &pools());
+    let listed = pools.list(&kube::api::ListParams::default()).await;
+    if listed.context("cannot list NodePools (karpenter.sh/v1)")?.items.is_empty() {
+        bail!("the cluster has no NodePool: nothing could be bought");
+    }
+    for scale in &o.scale {
+        add_replicas(&client, scale, &o.namespace, &mut wanted).await?;
+    }
+    let pods: Vec<Pod> = wanted.pods()?;
+    let found = what_if(&client, &Arc::new(Simulated::new(cloud)), &pods).await?;
+    let report = report::Report::new(&found, &wanted, pods.len());
+    match o.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report.to_json())?),
+        Output::Text => print!("{report}"),
+    }
+    Ok(())
+}
+
+fn pools() -> kube::core::ApiResource {
+    kube::core::ApiResource {
+        group: "karpenter.sh".into(),
+        version: "v1".into(),
+        api_version: "karpenter.sh/v1".into(),
+        kind: "NodePool".into(),
+        plural: "nodepools".into(),
+    }
+}
+
+/// The pods that more replicas of an object would be.
+async fn add_replicas(
+    client: &Client,
+    scale: &str,
+    namespace: &str,
+    wanted: &mut Manifests,
+) -> Result<()> {
+    let parts = scale.split_once('=').and_then(|(what, n)| {
+        let (kind, name) = what.split_once('/')?;
+        Some((kind.to_lowercase(), name, n.parse::<usize>().ok()?))
+    });
+    let (kind, name, replicas) = parts.with_context(|| {
+        format!("--scale {scale:?}: say KIND/NAME=REPLICAS, such as deployment/web=50")
+    })?;
+    let (kind, plural) = match kind.trim_end_matches('s').split('.').next().unwrap_or_default() {
+        "deployment" | "deploy" => ("Deployment", "deployments"),
+        "replicaset" | "r" => ("ReplicaSet", "replicasets"),
+        "statefulset" | "st" => ("StatefulSet", "statefulsets"),
+        other => bail!("--scale {scale:?}: {other} is no deployment, replicaset or statefulset"),
+    };
+    let resource = kube::core::ApiResource {
+        group: "apps".into(),
+        version: "v1".into(),
+        api_version: "apps/v1".into(),
+        kind: kind.into(),
+        plural: plural.into(),
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let object = api.get(name).await.map_err(|e| match e {
+        kube::Error::Api(s) => anyhow::anyhow!("--scale {scale:?}: {}", s.message),
+        other => anyhow::anyhow!("--scale {scale:?}: {other}"),
+    })?;
+    let now = object.data["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
+    let mut value = serde_json::to_value(&object)?;
+    value["kind"] = kind.into();
+    value["spec"]["replicas"] = replicas.saturating_sub(now).into();
+    wanted.add(&value, namespace);
+    if replicas < now {
+        wanted.note(format!(
+            "{kind} {name} would have {} pods less: what that frees is not planned with",
+            now - replicas
+        ));
+    }
+    Ok(())
+}
