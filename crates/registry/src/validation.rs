@@ -58,6 +58,12 @@ pub(crate) fn rules(
     errors
 }
 
+/// All faults of a review, if there are rules for it.
+pub(crate) fn review(pack: &Pack, kind: &Kind, v: &Value) -> Vec<FieldError> {
+    let Type::Object(root) = kind.root().ty else { return vec![] };
+    coracle_schema::rules::check(pack, root, v, None, Mode::Create).unwrap_or_default()
+}
+
 /// For kinds that no rule is known of: what their structure asks for.
 fn structural(kind: &Kind, v: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = validate::validate(kind.arena(), kind.root(), v, "");

@@ -416,6 +416,11 @@ impl Registry {
         errors
     }
 
+    /// What upstream refuses about a review: an object that is answered and never stored.
+    pub fn review_faults(&self, kind: &Kind, v: &Value) -> Vec<FieldError> {
+        validation::review(pack::of(self.minor()), kind, v)
+    }
+
     /// The bytes to store, with an empty resourceVersion.
     pub(crate) fn encode(&self, kind: &Kind, mut v: Value) -> Result<Encoded, Status> {
         self.for_storage(kind, &mut v)?;

@@ -252,7 +252,15 @@ impl<'r> Run<'r> {
                 }
             }
             Body::Each(over, path, check) => self.each(line, *over, path, check, at),
-            Body::Walk(path) => self.walk(path, at),
+            Body::Walk(path) => {
+                // Rules of what only a status write looks at are written like all others.
+                let mode = self.mode;
+                if line.when == When::Status {
+                    self.mode = Mode::Update;
+                }
+                self.walk(path, at);
+                self.mode = mode;
+            }
             Body::Rule(rule) => {
                 if rule.may_hold(at.v) {
                     let found = evaluate(rule, at);

@@ -231,6 +231,10 @@ impl Call<'_> {
                 let name = strict::text(&input.value, "metadata.name").to_owned();
                 return self.bind(&name, &input.value).await;
             }
+            let faults = registry.review_faults(&self.kind, &input.value);
+            if !faults.is_empty() {
+                return Err(Status::invalid(&self.kind.group, &self.kind.kind, "", faults));
+            }
             let answer = review::answer(self.server, self.identity, self.info, &input.value)
                 .unwrap_or_else(|| Err(not_allowed()))?;
             let bytes = Bytes::from(answer.to_string());

@@ -339,6 +339,10 @@ const FUNCTIONS: &[(&str, Function)] = &[
 pub(super) fn native(name: &str) -> Option<Native> {
     let all: &[(&str, Native)] = &[
         ("host-ports", |v, _, path| host_ports(v, path)),
+        ("csr-request", |v, _, path| csr_request(v, path)),
+        ("ip-name", |v, _, _| ip_name(v)),
+        ("path-segments", |v, _, path| path_segments(v, path)),
+        ("signer-name", |v, _, path| signer_name(v, path)),
         ("docker-config", |v, _, _| docker_config(v)),
         ("host-process", |v, _, path| host_process(v, path)),
         ("pod-requests", |v, _, path| pod_requests(v, path)),
@@ -360,6 +364,111 @@ fn host_ports(spec: &Value, path: &str) -> Vec<FieldError> {
                 let at = format!("{path}.containers[{i}].ports[{j}].hostPort");
                 errors.push(FieldError::duplicate(at, key));
             }
+        }
+    }
+    errors
+}
+
+fn below(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+/// A certificate is asked for in PEM.
+fn csr_request(csr: &Value, path: &str) -> Vec<FieldError> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let given = &csr["spec"]["request"];
+    let bytes = BASE64_STANDARD.decode(given.as_str().unwrap_or_default()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    if text.contains("-----BEGIN CERTIFICATE REQUEST-----")
+        || text.contains("-----BEGIN NEW CERTIFICATE REQUEST-----")
+    {
+        return vec![];
+    }
+    let why = "PEM block type must be CERTIFICATE REQUEST";
+    vec![FieldError::invalid(below(path, "spec.request"), given.clone(), why)]
+}
+
+/// `domain/path`: a domain of two segments at least, a path of labels.
+fn signer_name(csr: &Value, path: &str) -> Vec<FieldError> {
+    let name = csr["spec"]["signerName"].as_str().unwrap_or_default();
+    let at = below(path, "spec.signerName");
+    if name.is_empty() {
+        return vec![];
+    }
+    let parts: Vec<&str> = name.split('/').collect();
+    let [domain, rest] = parts[..] else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return vec![FieldError::invalid(at, name, why)];
+    };
+    let mut errors = Vec::new();
+    let labels: Vec<&str> = domain.split('.').collect();
+    if labels.len() < 2 {
+        let why = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(&*at, domain, why));
+    }
+    for label in labels {
+        for why in checkers::texts("dns-label", label) {
+            let why = format!("validating label {label:?}: {why}");
+            errors.push(FieldError::invalid(&*at, domain, why));
+        }
+    }
+    for label in rest.split('.') {
+        for why in checkers::texts("dns-subdomain", label) {
+            let why = format!("validating label {label:?}: {why}");
+            errors.push(FieldError::invalid(&*at, rest, why));
+        }
+    }
+    errors
+}
+
+/// The name of an IPAddress is the address, as addresses are printed.
+fn ip_name(o: &Value) -> Vec<FieldError> {
+    let name = o["metadata"]["name"].as_str().unwrap_or_default();
+    if name.is_empty() {
+        return vec![];
+    }
+    let said = |why: String| vec![FieldError::invalid("metadata.name", name, why)];
+    let octets: Vec<&str> = name.split('.').collect();
+    let zeros = octets.len() == 4
+        && octets.iter().all(|o| o.parse::<u8>().is_ok())
+        && octets.iter().any(|o| o.len() > 1 && o.starts_with('0'));
+    if zeros {
+        return said("must not have leading 0s".into());
+    }
+    match name.parse::<std::net::IpAddr>() {
+        Err(_) => said("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()),
+        Ok(std::net::IpAddr::V6(a)) if a.to_ipv4_mapped().is_some() => {
+            said("must not be an IPv4-mapped IPv6 address".into())
+        }
+        Ok(a) if a.to_string() != name => {
+            said(format!("must be in canonical form ({:?})", a.to_string()))
+        }
+        Ok(_) => vec![],
+    }
+}
+
+/// The parts of the path of a webhook's service.
+fn path_segments(service: &Value, path: &str) -> Vec<FieldError> {
+    let given = service["path"].as_str().unwrap_or_default();
+    let at = below(path, "path");
+    if given.is_empty() || given == "/" || given == "//" {
+        return vec![];
+    }
+    let parts: Vec<&str> = given.split('/').collect();
+    // The last may be empty: a path may end with a slash.
+    let last = parts.len() - 1;
+    let mut errors = Vec::new();
+    for (i, part) in parts.iter().enumerate().skip(1) {
+        if part.is_empty() {
+            if i != last {
+                let why = format!("segment[{}] may not be empty", i - 1);
+                errors.push(FieldError::invalid(&*at, given, why));
+            }
+            continue;
+        }
+        for why in checkers::texts("dns-subdomain", part) {
+            let why = format!("segment[{}]: {why}", i - 1);
+            errors.push(FieldError::invalid(&*at, given, why));
         }
     }
     errors
