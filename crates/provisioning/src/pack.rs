@@ -15,7 +15,7 @@ mod stock;
 
 use crate::offering::{Offering, Pool, ZONE};
 use bought::Bought;
-use coracle_scheduling::{PodSpec, Profile, Resources, Snapshot, pod::PodKey};
+use coracle_scheduling::{PodSpec, Profile, Requirements, Resources, Snapshot, pod::PodKey};
 use demand::Class;
 use market::Market;
 use std::{
@@ -123,36 +123,37 @@ pub fn pack(
         return plan;
     }
     let mut weights: Vec<i32> = pools.iter().map(|p| p.weight).collect();
-    weights.sort_unstable();
+    weights.sort_unstable_by(|a, b| b.cmp(a));
     weights.dedup();
-    let one_weight = weights.len() == 1;
-    let mut left = rest.clone();
-    let mut proven = 0.0;
+    let (mut left, mut proven) = (Vec::new(), 0.0);
     let mut bought = Bought::default();
-    for weight in weights.into_iter().rev() {
-        for round in 0..ROUNDS {
-            if left.is_empty() {
-                break;
+    for mut tier in tiers(pools, &rest) {
+        for weight in &weights {
+            for round in 0..ROUNDS {
+                if tier.is_empty() {
+                    break;
+                }
+                let before = tier.len();
+                let classes = demand::classes(snapshot, &market, &tier);
+                let bound = realize::buy(
+                    snapshot,
+                    &mut market,
+                    *weight,
+                    classes,
+                    round == 0,
+                    &mut tier,
+                    &mut bought,
+                );
+                if before == rest.len() && weights.len() == 1 {
+                    proven = bound;
+                }
+                if tier.len() == before {
+                    break;
+                }
             }
-            let before = left.len();
-            let classes = demand::classes(snapshot, &market, &left);
-            let bound = realize::buy(
-                snapshot,
-                &mut market,
-                weight,
-                classes,
-                round == 0,
-                &mut left,
-                &mut bought,
-            );
-            if round == 0 && one_weight {
-                proven = bound;
-            }
-            if left.len() == before {
-                break;
-            }
+            tier.retain(|p| !realize::buy_one(snapshot, &mut market, *weight, p, &mut bought));
         }
-        left.retain(|p| !realize::buy_one(snapshot, &mut market, weight, p, &mut bought));
+        left.extend(tier);
     }
     for class in demand::classes(snapshot, &market, &left) {
         let why = explain(&market, &class);
@@ -170,6 +171,19 @@ pub fn pack(
         plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.max(proven);
     }
     plan
+}
+
+/// Pods that are planned together: all of them, but where limits may not do for all, those of higher
+/// priority first.
+fn tiers(pools: &[Pool], pods: &[Arc<PodSpec>]) -> Vec<Vec<Arc<PodSpec>>> {
+    if pools.iter().all(|p| p.room.is_empty()) {
+        return vec![pods.to_vec()];
+    }
+    let mut tiers: BTreeMap<std::cmp::Reverse<i32>, Vec<Arc<PodSpec>>> = BTreeMap::new();
+    for p in pods {
+        tiers.entry(std::cmp::Reverse(p.priority)).or_default().push(p.clone());
+    }
+    tiers.into_values().collect()
 }
 
 /// Puts pods onto nodes that are there, the important and large ones first. Returns the others.
@@ -229,21 +243,62 @@ fn explain(market: &Market<'_>, class: &Class) -> String {
         let fits =
             |t: &&crate::PoolType| class.spec.requests.fits(&Resources::default(), &t.allocatable);
         let reason = if !market::tolerates(&class.spec, pool) {
-            "its taints are not tolerated"
+            "its taints are not tolerated".to_owned()
         } else if pool.types.is_empty() {
-            "no instance type meets its requirements"
+            "no instance type meets its requirements".to_owned()
         } else if !pool.types.iter().any(|t| accepts(&t)) {
-            "no instance type meets the pod's node selector and affinity"
+            format!(
+                "no instance type meets the pod's node selector and affinity ({})",
+                excluded(market, i, class)
+            )
         } else if !pool.types.iter().any(|t| accepts(&t) && fits(&t)) {
-            "no instance type is large enough"
+            let accepted = pool.types.iter().filter(|t| accepts(t));
+            format!("no instance type is large enough ({})", lacking(&class.spec, accepted))
         } else if !pool.types.iter().any(|t| pool.has_room(&t.capacity)) {
-            "its limits are reached"
+            "its limits are reached".to_owned()
         } else {
-            "no offering meets all of the pod's rules"
+            "no offering meets all of the pod's rules".to_owned()
         };
         reasons.push(format!("NodePool {}: {reason}", pool.name));
     }
     reasons.join("; ")
+}
+
+/// How many of a pool's types each label that the pod asks for excludes.
+fn excluded(market: &Market<'_>, pool: usize, class: &Class) -> String {
+    let types = &market.pools[pool].types;
+    let mut words = Vec::new();
+    for r in class.alternatives.iter() {
+        for (key, values) in &r.0 {
+            let one = Requirements([(key.clone(), values.clone())].into());
+            let out = types.iter().filter(|t| !market.type_accepted(pool, t, &one)).count();
+            if out > 0 {
+                words.push(format!("{key} excludes {out} of {}", types.len()));
+            }
+        }
+    }
+    words.dedup();
+    words.join(", ")
+}
+
+/// What a pod asks for more of than any of some types offers, with the most that one does.
+fn lacking<'t>(pod: &PodSpec, types: impl Iterator<Item = &'t crate::PoolType>) -> String {
+    let mut most = Resources::default();
+    types.for_each(|t| most.raise_to(&t.allocatable));
+    let short = pod.requests.lacking(&Resources::default(), &most);
+    let (asked, offered) = (pod.requests.to_list(), most.to_list());
+    let words: Vec<String> = asked
+        .iter()
+        .filter(|(name, _)| short.iter().any(|s| s.ends_with(&format!(" {name}"))))
+        .map(|(name, q)| {
+            let largest = offered.get(name).map_or("none", String::as_str);
+            format!("{q} of {name} are asked for, the largest offers {largest}")
+        })
+        .collect();
+    if words.is_empty() {
+        return "each has too little of something".into();
+    }
+    words.join(", ")
 }
 
 #[cfg(test)]

@@ -117,7 +117,32 @@ fn limits_weights_and_reasons() {
         &[pool("p", &SIZES, &ZONES)],
         &[],
     );
-    assert_eq!(plan.unschedulable[&big.key], "NodePool p: no instance type is large enough");
+    assert_eq!(
+        plan.unschedulable[&big.key],
+        "NodePool p: no instance type is large enough (64 of cpu are asked for, the largest offers 16)"
+    );
+    let (_, picky) = pod("picky", 100, 1, &json!({"spec": {"nodeSelector": {"family": "x"}}}));
+    let pools = [pool("p", &SIZES, &ZONES)];
+    let plan = pack(&mut Snapshot::default(), std::slice::from_ref(&picky), &pools, &[]);
+    assert_eq!(
+        plan.unschedulable[&picky.key],
+        "NodePool p: no instance type meets the pod's node selector and affinity (family excludes 15 of 15)"
+    );
+}
+
+#[test]
+fn the_important_come_first_where_limits_do_not_do_for_all() {
+    let of = |name: &str, priority: i32| {
+        pod(name, 1000, 512, &json!({"spec": {"priority": priority}})).1
+    };
+    let pods: Vec<_> =
+        (0..4).flat_map(|i| [of(&format!("low{i}"), 0), of(&format!("high{i}"), 10)]).collect();
+    let mut p = pool("p", &[(1, 0.1), (2, 0.2), (4, 0.4)], &ZONES);
+    p.room = BTreeMap::from([("cpu".to_owned(), 4000)]);
+    let plan = pack(&mut Snapshot::default(), &pods, &[p], &[]);
+    let placed: BTreeSet<&str> = plan.bindings().map(|(k, _)| k.name.as_str()).collect();
+    assert_eq!(placed, BTreeSet::from(["high0", "high1", "high2", "high3"]));
+    assert!(plan.unschedulable.values().all(|w| w == "NodePool p: its limits are reached"));
 }
 
 fn terms(budget: usize) -> Terms {
