@@ -3,6 +3,7 @@
 //! needed ([`disruption`]), and the status of pools ([`pools`]).
 
 mod disruption;
+mod drift;
 mod lifecycle;
 mod pools;
 mod provision;

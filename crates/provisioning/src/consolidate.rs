@@ -219,6 +219,26 @@ fn moved(after: &mut Snapshot, c: &Candidate) -> Option<Vec<(PodKey, String)>> {
     Some(placed)
 }
 
+/// A replacement for nodes that have to go, whatever it costs: of all of them, or of the first whose
+/// pods find a place. Nodes of `avoid` take no pods in.
+pub fn replace(
+    snapshot: &Snapshot,
+    candidates: &[Candidate],
+    avoid: &[String],
+    pools: &[Pool],
+    daemons: &[Arc<PodSpec>],
+) -> Option<Command> {
+    let mut without = snapshot.clone();
+    for name in avoid {
+        if let Some(node) = without.node(name).cloned() {
+            without.set_node(coracle_scheduling::Node { unschedulable: true, ..node });
+        }
+    }
+    let all: Vec<&Candidate> = candidates.iter().collect();
+    what_if(&without, &all, pools, daemons)
+        .or_else(|| all.iter().find_map(|c| what_if(&without, &[c], pools, daemons)))
+}
+
 /// What replacing a set of nodes would save, if their pods fit elsewhere.
 fn what_if(
     snapshot: &Snapshot,

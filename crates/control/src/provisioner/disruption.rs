@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A command whose replacements are on their way.
 struct Running {
+    reason: &'static str,
     remove: Vec<String>,
     replacements: Vec<String>,
     since: Instant,
@@ -103,6 +104,10 @@ async fn look(
     {
         return Ok(wait);
     }
+    if let Some(command) = replace_drifted(shared, &pools, &allowed).await? {
+        *running = Some(begin(shared, command, "Drifted").await?);
+        return Ok(Some(Duration::from_millis(500)));
+    }
     let mut under: Vec<Candidate> = candidates
         .into_iter()
         .filter(|c| pools.get(&c.pool).is_some_and(|p| p.underutilized))
@@ -129,8 +134,40 @@ async fn look(
         return Ok(wait);
     };
     tracing::info!(why = command.why, "consolidating");
-    *running = Some(begin(shared, command).await?);
+    *running = Some(begin(shared, command, "Underutilized").await?);
     Ok(Some(Duration::from_millis(500)))
+}
+
+/// A wave of replacements for nodes that have drifted, as large as the budgets let it be.
+async fn replace_drifted(
+    shared: &Arc<Shared>,
+    pools: &HashMap<String, NodePool>,
+    allowed: &impl Fn(&str, &str) -> usize,
+) -> Result<Option<Command>, Error> {
+    let drifted = shared.drifted().await?;
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut wave: Vec<Candidate> = Vec::new();
+    for c in drifted.iter().filter_map(|name| claim(shared, name)) {
+        let Some(candidate) = candidate(shared, &c) else { continue };
+        let n = taken.entry(candidate.pool.clone()).or_default();
+        if pools.contains_key(&candidate.pool) && *n < allowed(&candidate.pool, "Drifted") {
+            *n += 1;
+            wave.push(candidate);
+        }
+    }
+    if wave.is_empty() {
+        return Ok(None);
+    }
+    let s = shared.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let snapshot = s.snapshot();
+        consolidate::replace(&snapshot, &wave, &drifted, &s.pools(), &s.daemons())
+    });
+    let command = found.await.map_err(|e| Error::Request(e.to_string()))?;
+    if let Some(c) = &command {
+        tracing::info!(nodes = c.remove.len(), "replacing nodes that have drifted");
+    }
+    Ok(command)
 }
 
 /// Nodes that may be given up now, and when more may be.
@@ -140,20 +177,10 @@ fn candidates(
 ) -> (Vec<Candidate>, Option<Duration>) {
     let (mut found, mut wait): (Vec<Candidate>, Option<Duration>) = (Vec::new(), None);
     for claim in shared.karpenter.claims.all() {
-        let label =
-            claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default();
+        let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
+        let Some(pool) = label.and_then(|l| pools.get(l)) else { continue };
         let name = claim.metadata.name.clone().unwrap_or_default();
-        let (Some(pool), Some(node)) = (pools.get(&label), shared.world.nodes.get("", &name))
-        else {
-            continue;
-        };
         let Some(since) = lifecycle::initialized_at(&claim) else { continue };
-        let kept = |a: Option<&BTreeMap<String, String>>| {
-            a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true")
-        };
-        if claim.metadata.deletion_timestamp.is_some() || kept(node.metadata.annotations.as_ref()) {
-            continue;
-        }
         let Some(quiet) = pool.consolidate_after.map(|d| shared.real(d)) else { continue };
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         let calm = shared.touched.lock().get(&name).map_or(age, |t| t.elapsed()).min(age);
@@ -161,22 +188,35 @@ fn candidates(
             wait = Some(wait.map_or(quiet - calm, |w| w.min(quiet - calm)));
             continue;
         }
-        let pods: Vec<_> =
-            shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
-        let movable = pods.iter().all(|p| {
-            !kept(p.metadata.annotations.as_ref())
-                && !pod::is_deleting(&p.metadata)
-                && may_evict(shared, p)
-        });
-        if !movable {
-            continue;
-        }
-        let price = shared.model(&claim).map_or(0.0, |(_, price)| price);
-        let disruption = pods.iter().map(|p| eviction_cost(p).max(0.0)).sum();
-        let pods = pods.iter().map(|p| p.asks.clone()).collect();
-        found.push(Candidate { node: name, pool: label, usd_per_hour: price, pods, disruption });
+        found.extend(candidate(shared, &claim));
     }
     (found, wait)
+}
+
+/// A node of a claim, if it and all that runs on it may be moved.
+fn candidate(shared: &Shared, claim: &DynamicObject) -> Option<Candidate> {
+    let kept = |a: Option<&BTreeMap<String, String>>| {
+        a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true")
+    };
+    let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL))?.clone();
+    let name = claim.metadata.name.clone()?;
+    let node = shared.world.nodes.get("", &name)?;
+    if claim.metadata.deletion_timestamp.is_some() || kept(node.metadata.annotations.as_ref()) {
+        return None;
+    }
+    let pods: Vec<_> = shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
+    let movable = pods.iter().all(|p| {
+        !kept(p.metadata.annotations.as_ref())
+            && !pod::is_deleting(&p.metadata)
+            && may_evict(shared, p)
+    });
+    if !movable {
+        return None;
+    }
+    let usd_per_hour = shared.model(claim).map_or(0.0, |(_, price)| price);
+    let disruption = pods.iter().map(|p| eviction_cost(p).max(0.0)).sum();
+    let pods = pods.iter().map(|p| p.asks.clone()).collect();
+    Some(Candidate { node: name, pool, usd_per_hour, pods, disruption })
 }
 
 fn eviction_cost(p: &PodView) -> f64 {
@@ -257,7 +297,7 @@ async fn give_up(shared: &Shared, name: &str, reason: &str, why: &str) -> Result
     shared.delete_claim(&c).await
 }
 
-async fn begin(shared: &Shared, command: Command) -> Result<Running, Error> {
+async fn begin(shared: &Shared, command: Command, reason: &'static str) -> Result<Running, Error> {
     // Replacements first: a node is not tainted for a plan that cannot begin.
     let replacements = provision::create_claims(shared, &command.plan.new_nodes).await?;
     shared.going.lock().extend(command.remove.iter().cloned());
@@ -267,7 +307,7 @@ async fn begin(shared: &Shared, command: Command) -> Result<Running, Error> {
             .event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why)
             .await;
     }
-    Ok(Running { remove: command.remove, replacements, since: Instant::now() })
+    Ok(Running { reason, remove: command.remove, replacements, since: Instant::now() })
 }
 
 /// Goes on with a command, however far it came. Returns whether it is over.
@@ -286,7 +326,11 @@ async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
     }
     let left: Vec<&String> = r.remove.iter().filter(|name| is_kept(shared, name)).collect();
     for name in &left {
-        give_up(shared, name, "Underutilized", "its pods fit elsewhere for less").await?;
+        let why = match r.reason {
+            "Drifted" => "it is not what its NodePool says any more",
+            _ => "its pods fit elsewhere for less",
+        };
+        give_up(shared, name, r.reason, why).await?;
     }
     // Over when the deletions have been seen, or the taints would be taken back.
     Ok(left.is_empty())

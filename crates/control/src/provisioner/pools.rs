@@ -1,6 +1,6 @@
 //! The status of NodePools and node classes: whether they can work, and what they have.
 
-use super::{POOLS, Shared, add_resources};
+use super::{POOLS, Shared, add_resources, drift};
 use crate::{
     Stop,
     api::{Error, path},
@@ -66,6 +66,12 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 impl Shared {
     async fn pool_status(&self, o: &DynamicObject) -> Result<Option<Duration>, Error> {
         let pool = NodePool::read(o);
+        let hash = drift::hash(o);
+        let noted = o.metadata.annotations.as_ref().and_then(|a| a.get(drift::HASH));
+        if noted != Some(&hash) {
+            let note = json!({"metadata": {"annotations": {drift::HASH: hash, drift::HASH_VERSION: drift::VERSION}}});
+            self.writer.patch(&path(API, "nodepools", "", &pool.name, ""), &note).await?;
+        }
         let (mut total, mut nodes) = (Resources::default(), 0);
         for claim in self.claims_of(&pool.name) {
             if let Some((t, _)) = self.model(&claim) {

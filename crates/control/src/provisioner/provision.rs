@@ -1,6 +1,6 @@
 //! Buying nodes for pods that the scheduler could not place.
 
-use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared};
+use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, drift};
 use crate::{
     Stop,
     api::{Error, path},
@@ -98,7 +98,9 @@ pub(super) async fn create_claims(
     let (mut names, mut newest) = (Vec::new(), 0);
     for node in nodes {
         let Some(pool) = shared.karpenter.pools.get("", &node.pool) else { continue };
-        let claim = claim(&NodePool::read(&pool), &pool.metadata, node);
+        let mut claim = claim(&NodePool::read(&pool), &pool.metadata, node);
+        claim["metadata"]["annotations"][drift::HASH] = json!(drift::hash(&pool));
+        claim["metadata"]["annotations"][drift::HASH_VERSION] = json!(drift::VERSION);
         let created = shared
             .writer
             .send("POST", &path(API, "nodeclaims", "", "", ""), "application/json", &claim)

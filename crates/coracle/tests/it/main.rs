@@ -10,6 +10,7 @@ mod cluster;
 mod controller;
 mod definitions;
 mod demo;
+mod drift;
 mod durability;
 mod envtest;
 mod extension;

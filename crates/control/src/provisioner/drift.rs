@@ -1,0 +1,82 @@
+//! Drift: nodes that are not what their NodePool says any more. What a pool stamps on its nodes is
+//! compared by a hash that claims carry; its requirements are held against a node's labels.
+
+use super::Shared;
+use crate::{
+    api::{Error, path},
+    karpenter::{API, NodePool, condition, is_true, with_condition},
+};
+use coracle_provisioning::offering::POOL;
+use coracle_workloads::pod;
+use jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+/// Annotation of pools and claims with the hash.
+pub(super) const HASH: &str = "karpenter.sh/nodepool-hash";
+/// Annotation with how it was made: hashes of another version say nothing.
+pub(super) const HASH_VERSION: &str = "karpenter.sh/nodepool-hash-version";
+/// Our version: the hash is ours, not Karpenter's.
+pub(super) const VERSION: &str = "coracle-1";
+
+/// The hash of what a pool stamps on its nodes: all of its template but the requirements.
+pub(super) fn hash(pool: &DynamicObject) -> String {
+    let template = &pool.data["spec"]["template"];
+    let mut spec = template["spec"].clone();
+    if let Some(s) = spec.as_object_mut() {
+        s.remove("requirements");
+    }
+    pod::template_hash(&json!({"metadata": template["metadata"], "spec": spec}), 0)
+}
+
+/// Why a claim has drifted from its pool, in Karpenter's words.
+pub(super) fn reason(claim: &DynamicObject, pool: &DynamicObject) -> Option<&'static str> {
+    let note = |k: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(k));
+    let judged = note(HASH_VERSION).is_some_and(|v| v == VERSION);
+    if judged && note(HASH).is_some_and(|h| *h != hash(pool)) {
+        return Some("NodePoolDrifted");
+    }
+    let labels = claim.metadata.labels.clone().unwrap_or_default();
+    let wanted = NodePool::read(pool).requirements;
+    let differs = wanted.0.iter().any(|(k, v)| {
+        // The pool is a label of claims; what a type has not got is judged by what it has.
+        &**k != POOL && !v.accepts(labels.get(&**k).map(String::as_str))
+    });
+    (is_true(claim, "Launched") && differs).then_some("RequirementsDrifted")
+}
+
+impl Shared {
+    /// Claims that have drifted, by name; their conditions are brought up to date.
+    pub(super) async fn drifted(&self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for claim in self.karpenter.claims.all() {
+            if claim.metadata.deletion_timestamp.is_some() || !is_true(&claim, "Initialized") {
+                continue;
+            }
+            let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
+            let pool = pool.and_then(|p| self.karpenter.pools.get("", p));
+            let why = pool.and_then(|p| reason(&claim, &p));
+            self.mark(&claim, why).await?;
+            names.extend(claim.metadata.name.clone().filter(|_| why.is_some()));
+        }
+        Ok(names)
+    }
+
+    /// Sets the condition Drifted, or takes it away.
+    async fn mark(&self, claim: &DynamicObject, why: Option<&str>) -> Result<(), Error> {
+        let conditions = match why {
+            Some(why) => with_condition(claim, "Drifted", true, why, "", Timestamp::now()),
+            None if condition(claim, "Drifted").is_some() => {
+                let all = claim.data["status"]["conditions"].as_array().cloned();
+                let mut all: Vec<Value> = all.unwrap_or_default();
+                all.retain(|c| c["type"] != "Drifted");
+                Some(all)
+            }
+            None => None,
+        };
+        let Some(conditions) = conditions else { return Ok(()) };
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let patch = json!({"status": {"conditions": conditions}});
+        self.writer.patch(&path(API, "nodeclaims", "", name, "status"), &patch).await.map(drop)
+    }
+}
