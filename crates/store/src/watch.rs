@@ -13,6 +13,8 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// Events of a resource whose frames are kept for watchers to come.
+const FRAMES: usize = 1024;
 /// Most events that a resource's log keeps between compactions; older ones are compacted early.
 const MAX_EVENTS: usize = 100_000;
 /// Most events that a cursor hands out at once.
@@ -50,6 +52,21 @@ pub struct Event {
     pub(crate) after: Objects,
 }
 
+impl Event {
+    fn without_frames(&self) -> Self {
+        Self {
+            revision: self.revision,
+            kind: self.kind,
+            name: self.name.clone(),
+            object: self.object.clone(),
+            previous: self.previous.clone(),
+            frame: OnceLock::new(),
+            binary_frame: OnceLock::new(),
+            after: self.after.clone(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Log {
     inner: RwLock<Inner>,
@@ -78,6 +95,7 @@ impl Log {
     pub(crate) fn append(&self, events: &[Arc<Event>]) {
         let mut inner = self.inner.write();
         inner.events.extend(events.iter().cloned());
+        inner.drop_frames(events.len());
         if inner.events.len() > MAX_EVENTS {
             let cut = inner.events[MAX_EVENTS / 4].revision;
             inner.compact(cut);
@@ -118,6 +136,18 @@ impl Log {
 }
 
 impl Inner {
+    /// Takes the frames of events that most watchers have passed by now, after some were added: they
+    /// are as large as the objects, and who comes later makes them again.
+    fn drop_frames(&mut self, added: usize) {
+        let old = self.events.len().saturating_sub(FRAMES);
+        for i in old.saturating_sub(added)..old {
+            let e = &self.events[i];
+            if e.frame.get().is_some() || e.binary_frame.get().is_some() {
+                self.events[i] = Arc::new(e.without_frames());
+            }
+        }
+    }
+
     fn compact(&mut self, revision: u64) {
         while self.events.front().is_some_and(|e| e.revision <= revision) {
             if let Some(e) = self.events.pop_front() {
