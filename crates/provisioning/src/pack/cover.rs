@@ -249,8 +249,10 @@ fn take_whole(used: &[(Filled, f64)], left: &mut [usize], out: &mut Vec<(Filled,
     let part = |x: f64| x - (x + 1e-6).floor();
     let mut order: Vec<&(Filled, f64)> = used.iter().filter(|(_, x)| part(*x) > 1e-6).collect();
     order.sort_by(|a, b| part(b.1).total_cmp(&part(a.1)));
-    // The most of what is nearest to whole: the rest is decided anew.
-    let near = order.iter().filter(|(_, x)| part(*x) > 0.75).count().max(1);
+    // The most of what is nearest to whole: the rest is decided anew. Few items are not worth many
+    // such rounds.
+    let near_enough = if left.iter().sum::<usize>() < FEW { 0.5 } else { 0.75 };
+    let near = order.iter().filter(|(_, x)| part(*x) > near_enough).count().max(1);
     for (f, _) in order.into_iter().take(near) {
         take(f, 1, left);
     }
