@@ -3,6 +3,7 @@
 use crate::{
     Stop,
     api::{Error, Writer, path},
+    informer::PAGE,
     namespaces::collections,
     queue::Queue,
     stopped,
@@ -22,8 +23,6 @@ use tokio::{sync::Notify, task::JoinSet};
 
 /// How often new kinds are looked for, besides when a definition changes.
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
-/// Objects of one page of a list: what is read of them is little, what is thrown away is not.
-const PAGE: u32 = 100;
 /// A burst of new definitions is one discovery.
 const SETTLE: Duration = Duration::from_millis(200);
 

@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 /// Objects of one page of a list: pages that are read into projections and thrown away should not
 /// be the most memory that a process ever needs.
-const PAGE: u32 = 100;
+pub(crate) const PAGE: u32 = 100;
 
 /// Namespace (empty for cluster scope) and name.
 pub type Key = (String, String);

@@ -36,7 +36,8 @@ pub struct Watched {
     pub classes: Arc<Informer<DynamicObject>>,
 }
 
-fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
+/// A kind, for a dynamic client: `api_version` is `group/version`, or `v1` for the core group.
+pub fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     ApiResource {
         group: group.into(),

@@ -1,6 +1,7 @@
 //! The provisioner's shell: models of pools and nodes for the cores, and four loops around them —
 //! buying nodes ([`provision`]), bringing them up and down ([`lifecycle`]), giving up what is not
-//! needed ([`disruption`]), and the status of pools ([`pools`]).
+//! needed or no longer as its pool says ([`disruption`], [`drift`]), and the status of pools
+//! ([`pools`]). [`what_if`] asks the same models what they would do, and changes nothing.
 
 mod disruption;
 mod drift;

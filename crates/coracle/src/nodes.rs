@@ -68,13 +68,7 @@ async fn show(o: &Options) -> Result<()> {
     client.apiserver_version().await.context("cannot reach the cluster")?;
     let (_stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let resource = kube::core::ApiResource {
-        group: "karpenter.sh".into(),
-        version: "v1".into(),
-        api_version: karpenter::API.into(),
-        kind: "NodeClaim".into(),
-        plural: "nodeclaims".into(),
-    };
+    let resource = karpenter::resource(karpenter::API, "NodeClaim", "nodeclaims");
     let claims: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let has_claims = claims.list(&kube::api::ListParams::default().limit(1)).await.is_ok();
     let watched = Watched {

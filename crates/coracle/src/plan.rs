@@ -7,7 +7,7 @@ mod report;
 use crate::Output;
 use anyhow::{Context, Result, bail};
 use coracle_clouds::{Settings, Simulated};
-use coracle_control::provisioner::what_if;
+use coracle_control::{karpenter, provisioner::what_if};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, core::DynamicObject};
 use manifests::Manifests;
@@ -56,7 +56,8 @@ async fn plan(o: &Options) -> Result<()> {
     }
     let client = crate::nodes::client(o.kubeconfig.as_deref()).await?;
     client.apiserver_version().await.context("cannot reach the cluster")?;
-    let pools = Api::<DynamicObject>::all_with(client.clone(), &pools());
+    let resource = karpenter::resource(karpenter::API, "NodePool", "nodepools");
+    let pools = Api::<DynamicObject>::all_with(client.clone(), &resource);
     let listed = pools.list(&kube::api::ListParams::default()).await;
     if listed.context("cannot list NodePools (karpenter.sh/v1)")?.items.is_empty() {
         bail!("the cluster has no NodePool: nothing could be bought");
@@ -72,16 +73,6 @@ async fn plan(o: &Options) -> Result<()> {
         Output::Text => print!("{report}"),
     }
     Ok(())
-}
-
-fn pools() -> kube::core::ApiResource {
-    kube::core::ApiResource {
-        group: "karpenter.sh".into(),
-        version: "v1".into(),
-        api_version: "karpenter.sh/v1".into(),
-        kind: "NodePool".into(),
-        plural: "nodepools".into(),
-    }
 }
 
 /// The pods that more replicas of an object would be.
@@ -104,13 +95,7 @@ async fn add_replicas(
         "statefulset" | "st" => ("StatefulSet", "statefulsets"),
         other => bail!("--scale {scale:?}: {other} is no deployment, replicaset or statefulset"),
     };
-    let resource = kube::core::ApiResource {
-        group: "apps".into(),
-        version: "v1".into(),
-        api_version: "apps/v1".into(),
-        kind: kind.into(),
-        plural: plural.into(),
-    };
+    let resource = karpenter::resource("apps/v1", kind, plural);
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let object = api.get(name).await.map_err(|e| match e {
         kube::Error::Api(s) => anyhow::anyhow!("--scale {scale:?}: {}", s.message),

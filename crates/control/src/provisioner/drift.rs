@@ -7,10 +7,12 @@ use crate::{
     karpenter::{API, NodePool, condition, is_true, with_condition},
 };
 use coracle_provisioning::offering::POOL;
+use coracle_scheduling::Requirements;
 use coracle_workloads::pod;
 use jiff::Timestamp;
-use kube::core::DynamicObject;
+use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// Annotation of pools and claims with the hash.
 pub(super) const HASH: &str = "karpenter.sh/nodepool-hash";
@@ -29,33 +31,46 @@ pub(super) fn hash(pool: &DynamicObject) -> String {
     pod::template_hash(&json!({"metadata": template["metadata"], "spec": spec}), 0)
 }
 
-/// Why a claim has drifted from its pool, in Karpenter's words.
-pub(super) fn reason(claim: &DynamicObject, pool: &DynamicObject) -> Option<&'static str> {
-    let note = |k: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(k));
-    let judged = note(HASH_VERSION).is_some_and(|v| v == VERSION);
-    if judged && note(HASH).is_some_and(|h| *h != hash(pool)) {
-        return Some("NodePoolDrifted");
+/// What a pool says of its nodes now, read once for all of them.
+struct Wanted {
+    hash: String,
+    requirements: Requirements,
+}
+
+impl Wanted {
+    fn of(pool: &DynamicObject) -> Self {
+        Self { hash: hash(pool), requirements: NodePool::read(pool).requirements }
     }
-    let labels = claim.metadata.labels.clone().unwrap_or_default();
-    let wanted = NodePool::read(pool).requirements;
-    let differs = wanted.0.iter().any(|(k, v)| {
-        // The pool is a label of claims; what a type has not got is judged by what it has.
-        &**k != POOL && !v.accepts(labels.get(&**k).map(String::as_str))
-    });
-    (is_true(claim, "Launched") && differs).then_some("RequirementsDrifted")
+
+    /// Why a claim has drifted from it, in Karpenter's words.
+    fn reason(&self, claim: &DynamicObject) -> Option<&'static str> {
+        let note = |k: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(k));
+        let judged = note(HASH_VERSION).is_some_and(|v| v == VERSION);
+        if judged && note(HASH).is_some_and(|h| *h != self.hash) {
+            return Some("NodePoolDrifted");
+        }
+        let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k));
+        let differs = self.requirements.0.iter().any(|(k, v)| {
+            // The pool is a label of claims; what a type has not got is judged by what it has.
+            &**k != POOL && !v.accepts(label(k).map(String::as_str))
+        });
+        (is_true(claim, "Launched") && differs).then_some("RequirementsDrifted")
+    }
 }
 
 impl Shared {
     /// Claims that have drifted, by name; their conditions are brought up to date.
     pub(super) async fn drifted(&self) -> Result<Vec<String>, Error> {
+        let pools = self.karpenter.pools.all();
+        let wanted: HashMap<String, Wanted> =
+            pools.iter().map(|p| (p.name_any(), Wanted::of(p))).collect();
         let mut names = Vec::new();
         for claim in self.karpenter.claims.all() {
             if claim.metadata.deletion_timestamp.is_some() || !is_true(&claim, "Initialized") {
                 continue;
             }
             let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
-            let pool = pool.and_then(|p| self.karpenter.pools.get("", p));
-            let why = pool.and_then(|p| reason(&claim, &p));
+            let why = pool.and_then(|p| wanted.get(p)?.reason(&claim));
             self.mark(&claim, why).await?;
             names.extend(claim.metadata.name.clone().filter(|_| why.is_some()));
         }

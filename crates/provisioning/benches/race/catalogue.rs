@@ -11,7 +11,7 @@
 //! for each. Of the deployments 30 % want amd64, 10 % arm64, 15 % on-demand, 25 % spread over zones,
 //! 10 % keep their pods on different nodes, and 2 % want a GPU.
 
-use super::workload::Workload;
+use super::{draws::Draws, workload::Workload};
 use coracle_provisioning::{Offering, Pool, PoolType, offering::HOSTNAME};
 use coracle_scheduling::{PodSpec, requirements::Requirements, resources::Resources};
 use k8s_openapi::api::core::v1::Pod;
@@ -20,17 +20,6 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 const SEED: u64 = 20_261_124;
-
-/// Numbers from a seed (Lehmer, with the multiplier of L'Ecuyer 1999).
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(3_935_559_000_370_003_845).wrapping_add(2_691_343_689_449_507_681);
-        (self.0 >> 33) % n
-    }
-}
 
 /// Types of a file with the columns of `ec2-us-east-1.csv`.
 pub(crate) fn pool(file: &Path) -> Result<Pool, String> {

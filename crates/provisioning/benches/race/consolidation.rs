@@ -8,7 +8,7 @@
 //! drawn at random that have room. The numbers are of the generator and seed below. Every node may be
 //! given up, every pod may move. One search: its time, what it saves, what it disturbs.
 
-use super::workload;
+use super::{draws::Draws, workload};
 use coracle_provisioning::{
     Candidate, Place, Pool, Terms,
     checker::Checker,
@@ -23,17 +23,6 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-
-/// Numbers from a seed (Lehmer, with the multiplier of L'Ecuyer 1999).
-struct Draws(u64);
-
-impl Draws {
-    fn one_of<'t, T>(&mut self, all: &'t [T]) -> &'t T {
-        self.0 =
-            self.0.wrapping_mul(3_935_559_000_370_003_845).wrapping_add(2_691_343_689_449_507_681);
-        &all[(self.0 >> 33) as usize % all.len()]
-    }
-}
 
 struct Cluster {
     snapshot: Snapshot,

@@ -1,11 +1,13 @@
 //! `cargo xtask bench provisioner [--draws FILE]... [--output json]`: Karpenter's own benchmark.
 //!
 //! One plan on a fresh snapshot, on one core, after one that warms up; beside it the lower bound of
-//! the volume (of the plan itself, where prices follow no formula), what Karpenter's figures are (measured on a core of the same kind, see the
-//! documentation), and what the independent checker says of the plan, pod by pod.
+//! the volume (of the plan itself, where prices follow no formula), what Karpenter's figures are
+//! (measured on a core of the same kind, see the documentation), and what the independent checker
+//! says of the plan, pod by pod.
 
 mod catalogue;
 mod consolidation;
+mod draws;
 mod workload;
 
 use coracle_provisioning::{Place, Plan, Pool, checker::Checker, offering::HOSTNAME, pack::pack};

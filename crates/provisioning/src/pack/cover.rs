@@ -51,7 +51,7 @@ pub(super) struct Filled {
 }
 
 /// Bins for all items that fit any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cover {
     /// Fillings with how often each is wanted.
     pub(super) filled: Vec<(Filled, usize)>,
@@ -92,7 +92,12 @@ pub(super) fn cover(p: Problem<'_>) -> Cover {
             *n = 0;
         }
     }
-    let mut out = Cover { counts: left.clone(), ..Cover::default() };
+    let mut out = Cover {
+        counts: left.clone(),
+        // Nothing is worth anything until a program is solved: one entry per item all the same.
+        worth: vec![0.0; p.items.len()],
+        filled: Vec::new(),
+    };
     let mut columns: Vec<Filled> = Vec::new();
     let mut duals = vec![0.0; p.items.len()];
     for dive in 0..DIVES {

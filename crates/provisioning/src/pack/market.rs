@@ -4,7 +4,7 @@ use crate::offering::{
     CAPACITY_TYPE, HOSTNAME, INSTANCE_TYPE, Offering, POOL, Pool, PoolType, ZONE,
 };
 use coracle_scheduling::{Node, PodSpec, Requirements, Resources, predicates};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
 
 /// A bin with where it comes from.
 #[derive(Clone, Debug)]
@@ -28,8 +28,8 @@ pub(super) struct Market<'m> {
     pub(super) pools: Vec<Pool>,
     daemons: &'m [Arc<PodSpec>],
     pub(super) zones: Vec<Arc<str>>,
-    /// What daemons take, by pool and type.
-    overheads: Vec<Vec<Resources>>,
+    /// What daemons take, by pool and type: asked for only once something has to be bought.
+    overheads: OnceCell<Vec<Vec<Resources>>>,
 }
 
 /// Bins are thinned to steps of price of this much: the type is chosen again when the pods of a node
@@ -44,18 +44,17 @@ impl<'m> Market<'m> {
         zones.dedup();
         // One bit each.
         zones.truncate(64);
-        let mut market = Self { pools: pools.to_vec(), daemons, zones, overheads: Vec::new() };
-        let of = |pool: usize| {
-            let types = pools[pool].types.iter();
-            types.map(|t| market.overhead(pool, t)).collect::<Vec<_>>()
-        };
-        market.overheads = (0..pools.len()).map(of).collect();
-        market
+        Self { pools: pools.to_vec(), daemons, zones, overheads: OnceCell::new() }
     }
 
     /// What daemons take on a type of a pool.
     pub(super) fn overhead_of(&self, pool: usize, ty: usize) -> &Resources {
-        &self.overheads[pool][ty]
+        let of = |pool: usize| {
+            let types = self.pools[pool].types.iter();
+            types.map(|t| self.overhead(pool, t)).collect::<Vec<_>>()
+        };
+        let all = self.overheads.get_or_init(|| (0..self.pools.len()).map(of).collect());
+        &all[pool][ty]
     }
 
     pub(super) fn zone_bit(&self, zone: &str) -> u64 {

@@ -87,7 +87,6 @@ pub(super) fn buy(
     }
     // What a rule kept from its node may fit another.
     left.retain(|p| !bought.bind_anywhere(snapshot, p));
-    worth.resize(all_items.len(), 0.0);
     let all = Problem { items: &all_items, bins: &all_bins, sets: &sets.masks };
     cover::lower_bound(all, &worth, &counts)
 }

@@ -311,6 +311,16 @@ fn one_type_first_fit(pods: &[Arc<PodSpec>], pool: &Pool) -> f64 {
     pool.types.iter().map(with).fold(f64::INFINITY, f64::min)
 }
 
+/// Covers of several zones are put one after the other: each has a worth for each of its items.
+#[test]
+fn what_fits_nothing_is_worth_nothing() {
+    let items = [cover::Item { need: vec![9], count: 2, per_bin: 1, apart: None, set: 0 }];
+    let bins = [cover::Bin { room: vec![1], price: 1.0 }];
+    let covered = cover::cover(cover::Problem { items: &items, bins: &bins, sets: &[vec![true]] });
+    assert_eq!((covered.worth, covered.counts), (vec![0.0], vec![0]));
+    assert!(covered.filled.is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
