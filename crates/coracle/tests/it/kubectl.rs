@@ -214,19 +214,30 @@ fn changes(c: &Cluster) {
     );
 }
 
+/// The Deployment's controller may still write its status, so the spec's generation tells there
+/// whether anything was written; nobody else writes the ConfigMap.
 fn dry_run(c: &Cluster) {
-    let before = c.json(&["get", "deploy", "web"])["metadata"]["resourceVersion"].clone();
+    c.kubectl(&["create", "configmap", "still", "--from-literal=a=b"]);
+    let stamps = || {
+        let map = c.json(&["get", "configmap", "still"])["metadata"]["resourceVersion"].clone();
+        let web = c.json(&["get", "deploy", "web"])["metadata"].clone();
+        (map, web["uid"].clone(), web["generation"].clone())
+    };
+    let before = stamps();
     assert!(
-        c.kubectl(&["delete", "deployment", "web", "--dry-run=server"])
+        c.kubectl(&["delete", "deployment/web", "configmap/still", "--dry-run=server"])
             .contains("deleted (server dry run)")
     );
     assert!(
         c.kubectl(&["scale", "deploy", "web", "--replicas=9", "--dry-run=server"])
             .contains("scaled")
     );
+    assert!(
+        c.kubectl(&["annotate", "configmap", "still", "a=b", "--dry-run=server"])
+            .contains("annotated")
+    );
     assert_eq!(c.json(&["get", "deploy", "web"])["spec"]["replicas"], 3);
-    let after = c.json(&["get", "deploy", "web"])["metadata"]["resourceVersion"].clone();
-    assert_eq!(before, after, "a dry run writes nothing");
+    assert_eq!(before, stamps(), "a dry run writes nothing");
 }
 
 fn answers(c: &Cluster) {
