@@ -14,5 +14,6 @@ pub mod simulated;
 
 pub use catalogue::{Arch, InstanceType, catalogue};
 pub use simulated::{
-    CapacityType, Fault, FaultKind, Launch, LaunchError, Machine, Settings, Simulated,
+    CapacityReservation, CapacityType, Fault, FaultKind, Launch, LaunchError, Machine, Settings,
+    Simulated,
 };

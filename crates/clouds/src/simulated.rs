@@ -5,10 +5,15 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    str::FromStr,
     sync::Arc,
     time::Duration,
 };
+
+mod fault;
+mod settings;
+
+pub use fault::{Fault, FaultKind};
+pub use settings::Settings;
 
 /// Region whose zones are sold.
 pub const REGION: &str = "us-east-1";
@@ -22,6 +27,8 @@ pub enum CapacityType {
     Spot,
     /// At the list price, stays.
     OnDemand,
+    /// Paid for already, whether it runs or not.
+    Reserved,
 }
 
 impl CapacityType {
@@ -30,12 +37,13 @@ impl CapacityType {
         match self {
             Self::Spot => "spot",
             Self::OnDemand => "on-demand",
+            Self::Reserved => "reserved",
         }
     }
 
     /// From the label's value.
     pub fn parse(s: &str) -> Option<Self> {
-        [Self::Spot, Self::OnDemand].into_iter().find(|c| c.as_str() == s)
+        [Self::Spot, Self::OnDemand, Self::Reserved].into_iter().find(|c| c.as_str() == s)
     }
 }
 
@@ -45,146 +53,26 @@ impl fmt::Display for CapacityType {
     }
 }
 
-/// How the cloud behaves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Seed of prices.
-    pub seed: u64,
-    /// How many times faster than real time the cloud's clock runs.
-    pub speed: f64,
-    /// Time from launch to registration.
-    pub boot: Duration,
-    /// Time from binding to a running pod.
-    pub pod_start: Duration,
-    /// How many zones are sold.
-    pub zones: usize,
-    /// Time between the notice of an interruption and the end of the machine.
-    pub notice: Duration,
+/// Machines that are paid for already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapacityReservation {
+    /// Name.
+    pub id: String,
+    /// Type.
+    pub instance_type: String,
+    /// Zone.
+    pub zone: String,
+    /// How many.
+    pub count: usize,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            speed: 1.0,
-            boot: Duration::from_secs(2),
-            pod_start: Duration::from_secs(1),
-            zones: 3,
-            notice: Duration::from_secs(120),
-        }
-    }
-}
-
-impl Settings {
-    /// A duration of the cloud's clock in real time.
-    pub fn real(&self, d: Duration) -> Duration {
-        d.div_f64(self.speed)
-    }
-}
-
-/// Reads `simulated` or `simulated:key=value,...`.
-impl FromStr for Settings {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, options) = text.split_once(':').unwrap_or((text, ""));
-        if name != "simulated" {
-            return Err(format!("unknown cloud {name:?}: this build has simulated"));
-        }
-        let mut s = Self::default();
-        for option in options.split(',').filter(|o| !o.is_empty()) {
-            let (key, value) = option
-                .split_once('=')
-                .ok_or_else(|| format!("{option:?} is no key=value of the simulated cloud"))?;
-            let bad =
-                |what: &str| format!("{value:?} is no {what} for {key} of the simulated cloud");
-            let duration = || seconds(value).ok_or_else(|| bad("duration such as 2s or 500ms"));
-            match key {
-                "seed" => s.seed = value.parse().map_err(|_| bad("number"))?,
-                "speed" => {
-                    s.speed = value
-                        .parse()
-                        .ok()
-                        .filter(|v| *v > 0.0 && *v <= 10_000.0)
-                        .ok_or_else(|| bad("number above 0"))?
-                }
-                "boot" => s.boot = duration()?,
-                "pod-start" => s.pod_start = duration()?,
-                "notice" => s.notice = duration()?,
-                "zones" => {
-                    s.zones = value
-                        .parse()
-                        .ok()
-                        .filter(|z| (1..=6).contains(z))
-                        .ok_or_else(|| bad("number from 1 to 6"))?
-                }
-                _ => {
-                    return Err(format!(
-                        "unknown key {key:?} of the simulated cloud; it has seed, speed, boot, pod-start, notice, zones"
-                    ));
-                }
-            }
-        }
-        Ok(s)
-    }
-}
-
-fn seconds(text: &str) -> Option<Duration> {
-    let (number, scale) = match text.strip_suffix("ms") {
-        Some(n) => (n, 0.001),
-        None => match text.strip_suffix('m') {
-            Some(n) => (n, 60.0),
-            None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-        },
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * scale).ok()
-}
-
-/// A fault to show, and to which launches. Absent filters mean all.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fault {
-    /// What goes wrong.
-    pub kind: FaultKind,
-    /// Only this type.
-    pub instance_type: Option<String>,
-    /// Only this zone.
-    pub zone: Option<String>,
-    /// Only this capacity type.
-    pub capacity_type: Option<CapacityType>,
-}
-
-/// What goes wrong.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FaultKind {
-    /// Launches fail.
-    NoCapacity,
-    /// The machine runs, its node never appears.
-    NeverRegisters,
-    /// Registration takes this long.
-    SlowBoot(Duration),
-    /// Prices are multiplied.
-    Price(f64),
-}
-
-impl Fault {
-    fn hits(&self, t: &str, zone: &str, c: CapacityType) -> bool {
-        self.instance_type.as_deref().is_none_or(|x| x == t)
-            && self.zone.as_deref().is_none_or(|x| x == zone)
-            && self.capacity_type.is_none_or(|x| x == c)
-    }
-}
-
-/// What to launch: the cheapest of these that can be had.
+/// What to launch: the first of some offerings that can be had.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// Name of the claim.
     pub name: String,
-    /// Acceptable types.
-    pub types: Vec<String>,
-    /// Acceptable zones.
-    pub zones: Vec<String>,
-    /// Acceptable capacity types.
-    pub capacity_types: Vec<CapacityType>,
+    /// Type, zone and capacity type, in the order of preference.
+    pub offerings: Vec<(&'static InstanceType, String, CapacityType)>,
 }
 
 /// A running machine.
@@ -202,6 +90,8 @@ pub struct Machine {
     pub capacity_type: CapacityType,
     /// Price when it was launched.
     pub usd_per_hour: f64,
+    /// The reservation that it uses.
+    pub reservation: Option<String>,
     /// Time until its node registers; `None` for never.
     pub boot: Option<Duration>,
 }
@@ -224,13 +114,20 @@ pub struct Simulated {
     types: HashMap<&'static str, &'static InstanceType>,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
     faults: Mutex<Vec<Fault>>,
+    reservations: Mutex<Vec<CapacityReservation>>,
 }
 
 impl Simulated {
     /// A cloud with no machines yet.
     pub fn new(settings: Settings) -> Self {
         let types = catalogue().iter().map(|t| (t.name.as_str(), t)).collect();
-        Self { settings, types, machines: Mutex::default(), faults: Mutex::default() }
+        Self {
+            settings,
+            types,
+            machines: Mutex::default(),
+            faults: Mutex::default(),
+            reservations: Mutex::default(),
+        }
     }
 
     /// How it behaves.
@@ -241,6 +138,20 @@ impl Simulated {
     /// The faults to show from now on.
     pub fn set_faults(&self, faults: Vec<Fault>) {
         *self.faults.lock() = faults;
+    }
+
+    /// What is paid for already, from now on.
+    pub fn set_reservations(&self, reservations: Vec<CapacityReservation>) {
+        *self.reservations.lock() = reservations;
+    }
+
+    /// Reservations with how many machines of each do not run.
+    pub fn reservations(&self) -> Vec<(CapacityReservation, usize)> {
+        let machines = self.machines.lock();
+        let used =
+            |id: &str| machines.values().filter(|m| m.reservation.as_deref() == Some(id)).count();
+        let all = self.reservations.lock().clone().into_iter();
+        all.map(|r| (r.count.saturating_sub(used(&r.id)), r)).map(|(left, r)| (r, left)).collect()
     }
 
     /// Names of the zones.
@@ -261,6 +172,8 @@ impl Simulated {
                 t.usd_per_hour * (SPOT.0 + SPOT.1 * self.fraction(&t.name, zone))
             }
             CapacityType::Spot => return None,
+            // Next to nothing, and still the less the smaller: as Karpenter counts.
+            CapacityType::Reserved => return Some(t.usd_per_hour / 10_000_000.0),
         };
         let faults = self.faults.lock();
         let factor: f64 = faults
@@ -283,7 +196,7 @@ impl Simulated {
         (h >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Launches the cheapest offering that can be had. Asking again for the same name gives the
+    /// Launches the first offering that can be had. Asking again for the same name gives the
     /// same machine.
     ///
     /// # Errors
@@ -292,29 +205,28 @@ impl Simulated {
         if let Some(m) = self.machines.lock().values().find(|m| m.name == request.name) {
             return Ok(m.clone());
         }
-        let mut offers: Vec<(f64, &'static InstanceType, &String, CapacityType)> = Vec::new();
-        for t in request.types.iter().filter_map(|n| self.instance_type(n)) {
-            for zone in request.zones.iter().filter(|z| self.zones().contains(z)) {
-                let prices = request
-                    .capacity_types
-                    .iter()
-                    .filter_map(|c| Some((self.price(t, zone, *c)?, t, zone, *c)));
-                offers.extend(prices);
-            }
-        }
+        let sold = request.offerings.iter().filter_map(|(t, zone, c)| {
+            let price = self.price(t, zone, *c).filter(|_| self.zones().contains(zone))?;
+            Some((price, *t, zone, *c))
+        });
+        let offers: Vec<(f64, &'static InstanceType, &String, CapacityType)> = sold.collect();
         if offers.is_empty() {
             return Err(LaunchError::NoSuchType);
         }
-        offers.sort_by(|a, b| {
-            a.0.total_cmp(&b.0).then_with(|| (&a.1.name, a.2, a.3).cmp(&(&b.1.name, b.2, b.3)))
-        });
         let faults = self.faults.lock().clone();
+        let reservations = self.reservations();
         let mut refused = Vec::new();
         for (price, t, zone, c) in offers {
             let hit = |k: fn(&FaultKind) -> bool| {
                 faults.iter().find(|f| k(&f.kind) && f.hits(&t.name, zone, c))
             };
-            if hit(|k| *k == FaultKind::NoCapacity).is_some() {
+            let reservation = reservations
+                .iter()
+                .filter(|_| c == CapacityType::Reserved)
+                .find(|(r, left)| *left > 0 && r.instance_type == t.name && r.zone == *zone)
+                .map(|(r, _)| r.id.clone());
+            let used_up = c == CapacityType::Reserved && reservation.is_none();
+            if used_up || hit(|k| *k == FaultKind::NoCapacity).is_some() {
                 refused.push((t.name.clone(), zone.clone(), c));
                 continue;
             }
@@ -333,6 +245,7 @@ impl Simulated {
                 zone: zone.clone(),
                 capacity_type: c,
                 usd_per_hour: price,
+                reservation,
                 boot,
             });
             self.machines.lock().insert(machine.provider_id.clone(), machine.clone());
@@ -348,6 +261,7 @@ impl Simulated {
         instance_type: &str,
         zone: &str,
         c: CapacityType,
+        reservation: Option<String>,
     ) -> Option<Arc<Machine>> {
         let t = self.instance_type(instance_type)?;
         let machine = Arc::new(Machine {
@@ -357,6 +271,7 @@ impl Simulated {
             zone: zone.into(),
             capacity_type: c,
             usd_per_hour: self.price(t, zone, c)?,
+            reservation,
             boot: Some(self.settings.boot),
         });
         self.machines.lock().insert(machine.provider_id.clone(), machine.clone());
@@ -423,12 +338,16 @@ mod tests {
 
     fn request(types: &[&str], c: &[CapacityType]) -> Launch {
         let cloud = Simulated::new(Settings::default());
-        Launch {
-            name: "n".into(),
-            types: types.iter().map(|t| (*t).into()).collect(),
-            zones: cloud.zones(),
-            capacity_types: c.to_vec(),
+        let types = types.iter().map(|t| cloud.instance_type(t).unwrap());
+        let mut offerings = Vec::new();
+        for t in types {
+            for zone in cloud.zones() {
+                offerings.extend(c.iter().map(|c| (t, zone.clone(), *c)));
+            }
         }
+        let price = |o: &(&InstanceType, String, CapacityType)| cloud.price(o.0, &o.1, o.2);
+        offerings.sort_by(|a, b| price(a).unwrap_or(9e9).total_cmp(&price(b).unwrap_or(9e9)));
+        Launch { name: "n".into(), offerings }
     }
 
     #[test]
@@ -489,14 +408,25 @@ mod tests {
     }
 
     #[test]
-    fn settings_read() {
-        let s: Settings = "simulated:seed=7,speed=60,boot=500ms,zones=2".parse().unwrap();
-        assert_eq!((s.seed, s.zones, s.boot), (7, 2, Duration::from_millis(500)));
-        assert_eq!(s.real(Duration::from_secs(60)), Duration::from_secs(1));
-        for bad in
-            ["aws", "simulated:x=1", "simulated:speed=0", "simulated:boot", "simulated:zones=9"]
-        {
-            assert!(bad.parse::<Settings>().is_err(), "{bad}");
-        }
+    fn reservations_are_used_up_and_given_back() {
+        let cloud = Simulated::new(Settings::default());
+        let reserved = CapacityReservation {
+            id: "r".into(),
+            instance_type: "c6a.large".into(),
+            zone: "us-east-1b".into(),
+            count: 1,
+        };
+        cloud.set_reservations(vec![reserved]);
+        let all = [CapacityType::OnDemand, CapacityType::Reserved];
+        let named = |name: &str, c: &[CapacityType]| Launch {
+            name: name.into(),
+            ..request(&["c6a.large"], c)
+        };
+        let first = cloud.launch(&named("a", &all)).unwrap();
+        assert_eq!((first.reservation.as_deref(), first.zone.as_str()), (Some("r"), "us-east-1b"));
+        assert_eq!(cloud.launch(&named("b", &all)).unwrap().capacity_type, CapacityType::OnDemand);
+        assert!(matches!(cloud.launch(&named("c", &all[1..])), Err(LaunchError::NoCapacity(_))));
+        cloud.terminate(&first.provider_id);
+        assert_eq!(cloud.reservations()[0].1, 1);
     }
 }

@@ -114,7 +114,13 @@ where
             };
             match event {
                 None => return,
-                Some(Err(error)) => tracing::debug!(%error, "a watch was interrupted"),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a watch was interrupted");
+                    // A kind that is not served has no objects, yet.
+                    if is_not_served(&error) {
+                        self.synced.send_replace(true);
+                    }
+                }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(mut o))) => {
                     trim(&mut o);
@@ -269,6 +275,10 @@ where
             .filter_map(|k| store.objects.get(k).cloned())
             .collect()
     }
+}
+
+fn is_not_served(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(e) if matches!(e, kube::Error::Api(s) if s.code == 404))
 }
 
 /// Moves a key from one entry of an index to another.

@@ -1,7 +1,11 @@
 //! NodePools, NodeClaims and node classes, as the provisioner reads them.
 
 use crate::{Stop, informer::Informer};
-use coracle_provisioning::budget::Budget;
+use coracle_provisioning::{
+    MinValues,
+    budget::Budget,
+    overlay::{Adjustment, Overlay},
+};
 use coracle_scheduling::{Requirements, Values, node::Taint};
 use kube::{
     Api, Client,
@@ -13,6 +17,10 @@ use tokio::task::JoinSet;
 
 /// `apiVersion` of pools and claims.
 pub const API: &str = "karpenter.sh/v1";
+/// `apiVersion` of overlays.
+pub const OVERLAY_API: &str = "karpenter.sh/v1alpha1";
+/// `apiVersion` of capacity buffers.
+pub const BUFFER_API: &str = "autoscaling.x-k8s.io/v1beta1";
 /// `apiVersion` of node classes.
 pub const CLASS_API: &str = "coracle.dev/v1";
 /// Finalizer of claims and nodes.
@@ -23,6 +31,12 @@ pub const DISRUPTED: &str = "karpenter.sh/disrupted";
 pub const UNREGISTERED: &str = "karpenter.sh/unregistered";
 /// Annotation that keeps pods and nodes from being moved.
 pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
+/// Annotation of claims with when their nodes go at the latest.
+pub const TERMINATION: &str = "karpenter.sh/nodeclaim-termination-timestamp";
+/// Annotation of claims whose types are more alike than their pool asks for.
+pub const MIN_VALUES_RELAXED: &str = "karpenter.sh/nodeclaim-min-values-relaxed";
+/// Label of nodes with the reservation that they use.
+pub const RESERVATION: &str = "coracle.dev/capacity-reservation-id";
 /// Annotation on nodes with their price.
 pub const PRICE: &str = "coracle.dev/price-usd-per-hour";
 
@@ -34,6 +48,10 @@ pub struct Watched {
     pub claims: Arc<Informer<DynamicObject>>,
     /// SimulatedNodeClasses.
     pub classes: Arc<Informer<DynamicObject>>,
+    /// NodeOverlays.
+    pub overlays: Arc<Informer<DynamicObject>>,
+    /// CapacityBuffers.
+    pub buffers: Arc<Informer<DynamicObject>>,
 }
 
 /// A kind, for a dynamic client: `api_version` is `group/version`, or `v1` for the core group.
@@ -58,12 +76,20 @@ impl Watched {
             pools: start(resource(API, "NodePool", "nodepools")),
             claims: start(resource(API, "NodeClaim", "nodeclaims")),
             classes: start(resource(CLASS_API, "SimulatedNodeClass", "simulatednodeclasses")),
+            overlays: start(resource(OVERLAY_API, "NodeOverlay", "nodeoverlays")),
+            buffers: start(resource(BUFFER_API, "CapacityBuffer", "capacitybuffers")),
         })
     }
 
     /// Waits until everything has been listed once.
     pub async fn synced(&self) {
-        tokio::join!(self.pools.synced(), self.claims.synced(), self.classes.synced());
+        tokio::join!(
+            self.pools.synced(),
+            self.claims.synced(),
+            self.classes.synced(),
+            self.overlays.synced(),
+            self.buffers.synced()
+        );
     }
 }
 
@@ -82,6 +108,10 @@ pub struct NodePool {
     pub annotations: BTreeMap<String, String>,
     /// What nodes may be.
     pub requirements: Requirements,
+    /// How different the types of each node must be.
+    pub min_values: Vec<MinValues>,
+    /// A fixed number of nodes; `None` for nodes as pods need them.
+    pub replicas: Option<usize>,
     /// Taints of nodes.
     pub taints: Vec<Taint>,
     /// Limits.
@@ -98,11 +128,11 @@ pub struct NodePool {
     pub budgets: Vec<Budget>,
 }
 
-fn text(v: &Value) -> String {
+pub(crate) fn text(v: &Value) -> String {
     v.as_str().unwrap_or_default().to_owned()
 }
 
-fn map(v: &Value) -> BTreeMap<String, String> {
+pub(crate) fn map(v: &Value) -> BTreeMap<String, String> {
     v.as_object()
         .into_iter()
         .flatten()
@@ -122,7 +152,33 @@ pub fn requirements(list: &Value) -> Requirements {
     r
 }
 
-fn taints(list: &Value) -> Vec<Taint> {
+/// Reads how many values of which labels requirements ask for.
+fn min_values(list: &Value) -> Vec<MinValues> {
+    let all = list.as_array().into_iter().flatten();
+    let one = |e: &Value| {
+        let values = e["minValues"].as_u64().and_then(|n| n.try_into().ok())?;
+        Some(MinValues { key: text(&e["key"]).into(), values })
+    };
+    all.filter_map(one).collect()
+}
+
+/// Reads an overlay.
+pub fn overlay(o: &DynamicObject) -> Overlay {
+    let spec = &o.data["spec"];
+    let capacity = map(&spec["capacity"]);
+    let amount = |(k, v): (&String, &String)| {
+        Some((k.as_str().into(), v.parse::<coracle_meta::Quantity>().ok()?.units_ceil()))
+    };
+    Overlay {
+        name: o.metadata.name.clone().unwrap_or_default(),
+        weight: spec["weight"].as_i64().and_then(|w| w.try_into().ok()).unwrap_or(0),
+        requirements: requirements(&spec["requirements"]),
+        price: Adjustment::parse(spec["price"].as_str(), spec["priceAdjustment"].as_str()),
+        capacity: capacity.iter().filter_map(amount).collect(),
+    }
+}
+
+pub(crate) fn taints(list: &Value) -> Vec<Taint> {
     let one = |t: &Value| Taint {
         key: text(&t["key"]),
         value: text(&t["value"]),
@@ -158,6 +214,8 @@ impl NodePool {
             template: template["spec"].clone(),
             annotations: map(&template["metadata"]["annotations"]),
             requirements: all,
+            min_values: min_values(&template["spec"]["requirements"]),
+            replicas: spec["replicas"].as_u64().and_then(|n| n.try_into().ok()),
             taints: taints(&template["spec"]["taints"]),
             limits: map(&spec["limits"]),
             class: text(&template["spec"]["nodeClassRef"]["name"]),

@@ -49,6 +49,8 @@ pub struct Settings {
     pub profile: Profile,
     /// Where nodes are bought.
     pub cloud: Arc<Simulated>,
+    /// How the provisioner decides.
+    pub provisioner: provisioner::Options,
 }
 
 /// Starts only what upstream's API server does by itself, without a controller manager: removed
@@ -85,6 +87,7 @@ pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
         &karpenter,
         &client("coracle-provisioner"),
         &settings.cloud,
+        settings.provisioner,
         stop,
         tasks,
     );

@@ -1,35 +1,34 @@
-//! The provisioner's shell: models of pools and nodes for the cores, and four loops around them —
-//! buying nodes ([`provision`]), bringing them up and down ([`lifecycle`]), giving up what is not
-//! needed or no longer as its pool says ([`disruption`], [`drift`]), and the status of pools
-//! ([`pools`]). [`what_if`] asks the same models what they would do, and changes nothing.
+//! The provisioner's shell: models of pools and nodes for the cores ([`model`]), and loops around them:
+//! buying nodes for pods ([`provision`]), for pools of a fixed size ([`static_pools`]) and for room that
+//! is kept ([`buffers`]); bringing nodes up and down ([`lifecycle`], [`termination`]); giving up what is
+//! not needed, no longer as its pool says, or broken ([`disruption`], [`drift`], [`repair`]); and the
+//! status of pools and overlays ([`pools`], [`overlays`]). [`what_if`] asks the same models what they
+//! would do, and changes nothing.
 
+mod buffers;
 mod disruption;
 mod drift;
 mod lifecycle;
+mod model;
+mod overlays;
 mod pools;
 mod provision;
+mod repair;
+mod static_pools;
+mod termination;
 mod what_if;
 
 pub use what_if::{WhatIf, what_if};
 
-use crate::{
-    Stop,
-    api::Writer,
-    karpenter::{NodePool, Watched, is_true, requirements},
-    world::World,
-};
-use coracle_clouds::{CapacityType, InstanceType, Simulated, catalogue, simulated::labels};
-use coracle_provisioning::{
-    Offering, Pool, PoolType,
-    offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE},
-};
-use coracle_scheduling::{Node, PodSpec, Resources, Snapshot};
-use coracle_workloads::{PodView, Resource, daemon_set, pod};
-use kube::{Client, ResourceExt, core::DynamicObject};
-use parking_lot::Mutex;
+use crate::{Stop, api::Writer, karpenter::Watched, world::World};
+use coracle_clouds::{CapacityType, Simulated};
+use coracle_provisioning::overlay::Overlay;
+use coracle_workloads::{PodView, Resource, pod};
+use kube::Client;
+use parking_lot::{Mutex, RwLock};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, OnceLock},
+    collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
@@ -44,8 +43,21 @@ pub(crate) const CLAIMS: Resource =
 pub(crate) const POOLS: Resource =
     Resource { api_version: crate::karpenter::API, kind: "NodePool", plural: "nodepools" };
 
+/// How the provisioner decides where its objects leave it open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Buy nodes whose types are more alike than `minValues` asks, and say so on the claim
+    /// (Karpenter's `min-values-policy: BestEffort`).
+    pub relax_min_values: bool,
+    /// Plan as if pods had no preferences (Karpenter's `preference-policy: Ignore`).
+    pub ignore_preferences: bool,
+    /// Replace nodes that stay unhealthy (Karpenter's gate `NodeRepair`).
+    pub node_repair: bool,
+}
+
 /// What all loops share.
 pub(crate) struct Shared {
+    options: Options,
     world: Arc<World>,
     karpenter: Arc<Watched>,
     cloud: Arc<Simulated>,
@@ -55,6 +67,10 @@ pub(crate) struct Shared {
     going: Mutex<HashSet<String>>,
     /// When pods last came to or left a node.
     touched: Mutex<HashMap<String, Instant>>,
+    /// Overlays that hold, in their order.
+    overlays: RwLock<Arc<Vec<Overlay>>>,
+    /// What room each buffer wants to be kept.
+    room: Mutex<buffers::Room>,
     wake_provision: Notify,
     wake_disruption: Notify,
 }
@@ -65,10 +81,12 @@ pub fn start(
     karpenter: &Arc<Watched>,
     client: &Client,
     cloud: &Arc<Simulated>,
+    options: Options,
     stop: &Stop,
     tasks: &mut JoinSet<()>,
 ) {
-    let shared = Arc::new(Shared::new(world, karpenter, cloud, Writer::new(client, "karpenter")));
+    let writer = Writer::new(client, "karpenter");
+    let shared = Arc::new(Shared::new(world, karpenter, cloud, writer, options));
     let s = shared.clone();
     world.pods.on_change(move |c| {
         let on = |p: &Arc<PodView>| (p.node_name.clone(), pod::is_active(p));
@@ -111,15 +129,12 @@ pub fn start(
     provision::start(&shared, stop, tasks);
     disruption::start(&shared, stop, tasks);
     pools::start(&shared, stop, tasks);
-}
-
-/// Labels of all types, made once.
-fn type_labels(t: &'static InstanceType) -> Arc<BTreeMap<String, String>> {
-    static ALL: OnceLock<HashMap<&'static str, Arc<BTreeMap<String, String>>>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        catalogue().iter().map(|t| (t.name.as_str(), Arc::new(labels(t)))).collect()
-    });
-    all.get(t.name.as_str()).cloned().unwrap_or_default()
+    static_pools::start(&shared, stop, tasks);
+    overlays::start(&shared, stop, tasks);
+    buffers::start(&shared, stop, tasks);
+    if options.node_repair {
+        repair::start(&shared, stop, tasks);
+    }
 }
 
 impl Shared {
@@ -128,8 +143,12 @@ impl Shared {
         karpenter: &Arc<Watched>,
         cloud: &Arc<Simulated>,
         writer: Writer,
+        options: Options,
     ) -> Self {
         Self {
+            options,
+            overlays: RwLock::default(),
+            room: Mutex::default(),
             world: world.clone(),
             karpenter: karpenter.clone(),
             cloud: cloud.clone(),
@@ -164,216 +183,9 @@ impl Shared {
         unavailable.retain(|_, t| *t > Instant::now());
         unavailable.extend(offerings.into_iter().map(|o| (o, until)));
     }
-
-    /// The types that a pool may buy now, cheapest first.
-    fn types(&self, pool: &NodePool) -> Vec<PoolType> {
-        let zones: Vec<Arc<str>> = self.cloud.zones().iter().map(|z| z.as_str().into()).collect();
-        let accepts = |key: &str, value: &str| {
-            pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)))
-        };
-        let mut types = Vec::new();
-        for t in catalogue() {
-            let labels = type_labels(t);
-            let fits = pool.requirements.0.iter().all(|(k, v)| match &**k {
-                ZONE | CAPACITY_TYPE | POOL => true,
-                k => v.accepts(labels.get(k).or_else(|| pool.labels.get(k)).map(String::as_str)),
-            });
-            if !fits {
-                continue;
-            }
-            let mut offerings = Vec::new();
-            for zone in zones.iter().filter(|z| accepts(ZONE, z)) {
-                for c in [CapacityType::Spot, CapacityType::OnDemand] {
-                    if accepts(CAPACITY_TYPE, c.as_str()) && !self.is_unavailable(&t.name, zone, c)
-                    {
-                        if let Some(usd_per_hour) = self.cloud.price(t, zone, c) {
-                            offerings.push(Offering {
-                                zone: zone.clone(),
-                                capacity_type: c.as_str(),
-                                usd_per_hour,
-                            });
-                        }
-                    }
-                }
-            }
-            offerings.sort_by(|a, b| {
-                a.usd_per_hour.total_cmp(&b.usd_per_hour).then_with(|| a.zone.cmp(&b.zone))
-            });
-            if !offerings.is_empty() {
-                types.push(PoolType {
-                    name: t.name.as_str().into(),
-                    labels,
-                    allocatable: t.allocatable(),
-                    capacity: t.capacity(),
-                    offerings,
-                });
-            }
-        }
-        types.sort_by(|a, b| {
-            a.offerings[0]
-                .usd_per_hour
-                .total_cmp(&b.offerings[0].usd_per_hour)
-                .then_with(|| a.name.cmp(&b.name))
-        });
-        types
-    }
-
-    /// Claims of a pool.
-    fn claims_of(&self, pool: &str) -> Vec<Arc<DynamicObject>> {
-        let mut all = self.karpenter.claims.all();
-        all.retain(|c| {
-            c.metadata.labels.as_ref().and_then(|l| l.get(POOL)).is_some_and(|p| p == pool)
-        });
-        all
-    }
-
-    /// Pools that may buy, as the cores see them.
-    fn pools(&self) -> Vec<Pool> {
-        let mut pools = Vec::new();
-        for o in self.karpenter.pools.all() {
-            if o.metadata.deletion_timestamp.is_some() {
-                continue;
-            }
-            let p = NodePool::read(&o);
-            if self.karpenter.classes.get("", &p.class).is_none() {
-                continue;
-            }
-            let mut room: BTreeMap<String, i64> = BTreeMap::new();
-            for (name, limit) in &p.limits {
-                let Ok(q) = limit.parse::<coracle_meta::Quantity>() else { continue };
-                room.insert(
-                    name.clone(),
-                    if name == "cpu" { q.millis_ceil() } else { q.units_ceil() },
-                );
-            }
-            let mut pool = Pool {
-                weight: p.weight,
-                requirements: p.requirements.clone(),
-                labels: p.labels.clone(),
-                taints: p.taints.clone(),
-                room,
-                types: Arc::new(self.types(&p)),
-                name: p.name,
-            };
-            for claim in self.claims_of(&pool.name) {
-                let capacity = self.model(&claim).map(|(t, _)| t.capacity());
-                pool.take_room(&capacity.unwrap_or_default());
-            }
-            pools.push(pool);
-        }
-        pools
-    }
-
-    /// The type of a claim, and the price that it pays now. Before its launch, what the plan
-    /// counted with.
-    fn model(&self, claim: &DynamicObject) -> Option<(&'static InstanceType, f64)> {
-        let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned();
-        let wanted = requirements(&claim.data["spec"]["requirements"]);
-        let first = claim.metadata.annotations.as_ref().and_then(|a| a.get(PLANNED_TYPE)).cloned();
-        let name = label(INSTANCE_TYPE).or(first)?;
-        let t = self.cloud.instance_type(&name)?;
-        let zone =
-            label(ZONE).or_else(|| wanted.get(ZONE)?.listed.first().map(ToString::to_string))?;
-        let c = label(CAPACITY_TYPE)
-            .as_deref()
-            .and_then(CapacityType::parse)
-            .unwrap_or(CapacityType::OnDemand);
-        Some((t, self.cloud.price(t, &zone, c).unwrap_or(t.usd_per_hour)))
-    }
-
-    /// A node that was bought and is not set up yet, as it will be.
-    fn in_flight(&self, claim: &DynamicObject) -> Option<Node> {
-        let (t, _) = self.model(claim)?;
-        let name = claim.metadata.name.clone()?;
-        let wanted = requirements(&claim.data["spec"]["requirements"]);
-        let mut all = (*type_labels(t)).clone();
-        for key in [ZONE, CAPACITY_TYPE] {
-            if let Some(v) = wanted.get(key).and_then(|v| v.listed.first()) {
-                all.insert(key.into(), v.to_string());
-            }
-        }
-        all.extend(claim.metadata.labels.clone().unwrap_or_default());
-        all.insert("kubernetes.io/hostname".into(), name.clone());
-        let taint = |v: &serde_json::Value| coracle_scheduling::node::Taint {
-            key: v["key"].as_str().unwrap_or_default().into(),
-            value: v["value"].as_str().unwrap_or_default().into(),
-            effect: v["effect"].as_str().unwrap_or_default().into(),
-        };
-        Some(Node {
-            name,
-            labels: all,
-            taints: claim.data["spec"]["taints"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(taint)
-                .collect(),
-            allocatable: t.allocatable(),
-            ..Node::default()
-        })
-    }
-
-    /// All nodes with their pods: those that are there, and those that are on their way.
-    fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for n in self.world.namespaces.all() {
-            snapshot.set_namespace(&n.name_any(), Some(n.labels().clone()));
-        }
-        let going = self.going.lock().clone();
-        let mut coming: HashSet<String> = HashSet::new();
-        for claim in self.karpenter.claims.all() {
-            if claim.metadata.deletion_timestamp.is_none() && !is_true(&claim, "Initialized") {
-                if let Some(node) = self.in_flight(&claim) {
-                    coming.insert(node.name.clone());
-                    snapshot.set_node(node);
-                }
-            }
-        }
-        for n in self.world.nodes.all() {
-            let mut node = Node::from_node(&n);
-            let deleting = n.metadata.deletion_timestamp.is_some()
-                || self
-                    .karpenter
-                    .claims
-                    .get("", &node.name)
-                    .is_some_and(|c| c.metadata.deletion_timestamp.is_some());
-            node.unschedulable |= deleting || going.contains(&node.name);
-            if !coming.contains(&node.name) {
-                snapshot.set_node(node);
-            }
-        }
-        for p in self.world.pods.all() {
-            if !p.node_name.is_empty() && !pod::is_finished(&p) {
-                snapshot.add_pod(p.asks.clone(), &p.node_name);
-            }
-        }
-        let zones = self.cloud.zones().iter().map(|z| z.as_str().into()).collect();
-        snapshot.set_domains(BTreeMap::from([(ZONE.into(), zones)]));
-        snapshot
-    }
-
-    /// Pods that every node runs which takes them.
-    fn daemons(&self) -> Vec<Arc<PodSpec>> {
-        self.world
-            .daemon_sets
-            .all()
-            .iter()
-            .map(|d| {
-                let mut spec = PodSpec::from_pod(&daemon_set::daemon_pod(d, "", ""));
-                // The pin to a node's name says nothing about new nodes.
-                let class = Arc::make_mut(&mut spec.class);
-                class.node_terms.iter_mut().for_each(|(_, name)| *name = None);
-                Arc::new(spec)
-            })
-            .collect()
-    }
 }
 
 /// Annotation of claims: the type that the plan counted with.
 pub(crate) const PLANNED_TYPE: &str = "coracle.dev/planned-instance-type";
 /// Annotation of claims: why they were made.
 pub(crate) const DECISION: &str = "coracle.dev/decision";
-
-fn add_resources(total: &mut Resources, r: &Resources) {
-    total.add(r, 1);
-}

@@ -3,7 +3,7 @@
 //! no containers: a pod "runs" when its status says so.
 //!
 //! Annotations steer it: `coracle.dev/run-duration` and `coracle.dev/exit-code` on pods that end,
-//! `coracle.dev/interrupt: "true"` on nodes.
+//! `coracle.dev/interrupt: "true"` and `coracle.dev/fail: "true"` on nodes.
 
 mod pods;
 
@@ -16,7 +16,7 @@ use crate::{
     stopped,
     world::World,
 };
-use coracle_clouds::{CapacityType, Fault, FaultKind, Machine, Simulated};
+use coracle_clouds::{CapacityReservation, CapacityType, Fault, FaultKind, Machine, Simulated};
 use coracle_meta::time::{rfc3339, rfc3339_micro};
 use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
@@ -27,6 +27,8 @@ use tokio::{task::JoinSet, time::Instant};
 
 /// Annotation of nodes: take the machine back.
 pub const INTERRUPT: &str = "coracle.dev/interrupt";
+/// Annotation of nodes: report the node as not ready, as long as it is there.
+pub const FAIL: &str = "coracle.dev/fail";
 /// Annotation of nodes: when an interrupted machine ends.
 pub const DEADLINE: &str = "coracle.dev/interruption-deadline";
 /// Leases are renewed this often, as by the kubelet.
@@ -62,7 +64,8 @@ pub fn start(
     let me = k.clone();
     karpenter.classes.on_change(move |c| {
         if c.object().is_some() {
-            me.cloud.set_faults(me.faults(c.new.map(|o| &**o)));
+            me.cloud.set_faults(me.faults());
+            me.cloud.set_reservations(me.reservations());
         }
     });
 
@@ -72,7 +75,8 @@ pub fn start(
     let q = machines.clone();
     world.nodes.on_change(move |c| {
         let noted = |n: &k8s_openapi::api::core::v1::Node| {
-            n.metadata.annotations.as_ref().and_then(|a| a.get(INTERRUPT)).cloned()
+            let noted = |k: &str| n.metadata.annotations.as_ref().and_then(|a| a.get(k)).cloned();
+            (noted(INTERRUPT), noted(FAIL))
         };
         if c.old.map(|n| noted(n)) != c.new.map(|n| noted(n)) {
             c.object().iter().for_each(|n| q.add(key(&***n)));
@@ -108,13 +112,23 @@ pub fn start(
 }
 
 impl Kubelets {
-    /// The faults of all classes. `changed` is not in the informer yet when its handlers run.
-    fn faults(&self, changed: Option<&DynamicObject>) -> Vec<Fault> {
-        let mut classes = self.karpenter.classes.all();
-        if let Some(c) = changed {
-            classes.retain(|o| o.metadata.name != c.metadata.name);
-            classes.push(Arc::new(c.clone()));
-        }
+    /// What is paid for already, by all classes.
+    fn reservations(&self) -> Vec<CapacityReservation> {
+        let read = |r: &Value| CapacityReservation {
+            id: karpenter::text(&r["id"]),
+            instance_type: karpenter::text(&r["instanceType"]),
+            zone: karpenter::text(&r["zone"]),
+            count: r["count"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or(0),
+        };
+        let classes = self.karpenter.classes.all();
+        let lists =
+            classes.iter().filter_map(|c| c.data["spec"]["capacityReservations"].as_array());
+        lists.flatten().map(read).collect()
+    }
+
+    /// The faults of all classes.
+    fn faults(&self) -> Vec<Fault> {
+        let classes = self.karpenter.classes.all();
         let text = |v: &Value| v.as_str().map(str::to_owned);
         let read = |f: &Value| {
             let kind = match f["type"].as_str()? {
@@ -186,6 +200,7 @@ impl Kubelets {
                     &label("node.kubernetes.io/instance-type"),
                     &label("topology.kubernetes.io/zone"),
                     capacity,
+                    Some(label(karpenter::RESERVATION)).filter(|r| !r.is_empty()),
                 ) {
                     Some(m) => m,
                     None => return Ok(None),
@@ -195,7 +210,10 @@ impl Kubelets {
         };
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         match self.world.nodes.get("", name) {
-            Some(node) => self.interrupt(&node, &machine, &uid).await,
+            Some(node) => {
+                self.fail(&node).await?;
+                self.interrupt(&node, &machine, &uid).await
+            }
             None if condition(&claim, "Registered").is_some_and(|c| c["status"] == "True") => {
                 Ok(None)
             }
@@ -218,6 +236,27 @@ impl Kubelets {
                 Ok(None)
             }
         }
+    }
+
+    /// Reports a node that shall be broken as not ready.
+    async fn fail(&self, node: &k8s_openapi::api::core::v1::Node) -> Result<(), Error> {
+        let shall = node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(FAIL));
+        let conditions =
+            node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+        if ready != shall {
+            return Ok(());
+        }
+        let (status, reason) =
+            if shall { ("False", "KubeletNotReady") } else { ("True", "KubeletReady") };
+        let now = rfc3339(Timestamp::now());
+        let mut all = json!(conditions);
+        for c in all.as_array_mut().into_iter().flatten().filter(|c| c["type"] == "Ready") {
+            *c = json!({"type": "Ready", "status": status, "reason": reason, "message": "", "lastHeartbeatTime": now, "lastTransitionTime": now});
+        }
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let patch = json!({"status": {"conditions": all}});
+        self.writer.patch(&path("v1", "nodes", "", name, "status"), &patch).await.map(drop)
     }
 
     /// Shows an interruption's notice, and ends the machine when it is over.
@@ -262,6 +301,8 @@ impl Kubelets {
         labels.insert("topology.kubernetes.io/zone".into(), machine.zone.clone());
         labels.insert("karpenter.sh/capacity-type".into(), machine.capacity_type.to_string());
         labels.insert("kubernetes.io/hostname".into(), name.clone());
+        labels
+            .extend(machine.reservation.iter().map(|r| (karpenter::RESERVATION.into(), r.clone())));
         let mut taints = vec![json!({"key": UNREGISTERED, "effect": "NoExecute"})];
         for list in ["taints", "startupTaints"] {
             taints.extend(claim.data["spec"][list].as_array().cloned().unwrap_or_default());
@@ -278,7 +319,8 @@ impl Kubelets {
             "metadata": {"name": name, "labels": labels, "annotations": {PRICE: machine.usd_per_hour.to_string()}},
             "spec": {"providerID": machine.provider_id, "taints": taints},
             "status": {
-                "capacity": t.capacity().to_list(), "allocatable": t.allocatable().to_list(),
+                // With the devices that an overlay promised: their plugin is simulated too.
+                "capacity": claim.data["status"]["capacity"], "allocatable": claim.data["status"]["allocatable"],
                 "conditions": [
                     condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
                     condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
@@ -307,15 +349,20 @@ impl Kubelets {
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": node, "namespace": "kube-node-lease"},
             "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": rfc3339_micro(Timestamp::now())},
         });
-        let at = path("coordination.k8s.io/v1", "leases", "kube-node-lease", node, "");
-        self.writer.send("PUT", &at, "application/json", &lease).await.map(drop)
+        let at = |name: &str| path("coordination.k8s.io/v1", "leases", "kube-node-lease", name, "");
+        match self.writer.patch(&at(node), &lease).await {
+            Err(e) if e.code() == Some(404) => {
+                self.writer.send("POST", &at(""), "application/json", &lease).await.map(drop)
+            }
+            other => other.map(drop),
+        }
     }
 
     async fn renew_all(&self) {
         for machine in self.cloud.machines() {
             if self.world.nodes.get("", &machine.name).is_some() {
                 if let Err(error) = self.renew(&machine.name).await {
-                    tracing::debug!(%error, "a lease was not renewed");
+                    tracing::warn!(%error, "a lease was not renewed");
                 }
             }
         }

@@ -3,14 +3,22 @@
 
 use serde_json::{Value, json};
 
-const CRDS: &str = include_str!("../manifests/crds.yaml");
+const CRDS: [&str; 3] = [
+    include_str!("../manifests/karpenter.yaml"),
+    include_str!("../manifests/autoscaling.yaml"),
+    include_str!("../manifests/coracle.yaml"),
+];
 
-/// Definitions of `karpenter.sh` and `coracle.dev`.
+/// Definitions of `karpenter.sh`, `autoscaling.x-k8s.io` and `coracle.dev`.
 ///
 /// # Errors
 /// When the manifest that was built in is malformed.
 pub(crate) fn definitions() -> anyhow::Result<Vec<Value>> {
-    Ok(serde_saphyr::from_multiple(CRDS)?)
+    let mut all = Vec::new();
+    for text in CRDS {
+        all.extend(serde_saphyr::from_multiple::<Value>(text)?);
+    }
+    Ok(all)
 }
 
 /// The default NodePool and its class.

@@ -9,6 +9,7 @@ mod envtest;
 mod kubeconfig;
 mod nodes;
 mod plan;
+mod policy;
 mod up;
 
 use anyhow::Result;

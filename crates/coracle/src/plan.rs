@@ -33,6 +33,8 @@ pub(crate) struct Options {
     /// Where nodes would be bought: as `coracle up` was told
     #[arg(long, value_name = "CLOUD", default_value = "simulated")]
     cloud: String,
+    #[command(flatten)]
+    policy: crate::policy::Policy,
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -66,7 +68,8 @@ async fn plan(o: &Options) -> Result<()> {
         add_replicas(&client, scale, &o.namespace, &mut wanted).await?;
     }
     let pods: Vec<Pod> = wanted.pods()?;
-    let found = what_if(&client, &Arc::new(Simulated::new(cloud)), &pods).await?;
+    let found =
+        what_if(&client, &Arc::new(Simulated::new(cloud)), &pods, (&o.policy).into()).await?;
     let report = report::Report::new(&found, &wanted, pods.len());
     match o.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report.to_json())?),

@@ -57,6 +57,8 @@ pub(crate) struct Options {
     /// Whether the scheduler fills nodes or spreads pods over them
     #[arg(long, value_enum, default_value_t = Profile::Spread)]
     scheduler_profile: Profile,
+    #[command(flatten)]
+    policy: crate::policy::Policy,
     /// What to log to standard error: error, warn, info, debug, or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -145,6 +147,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
             Profile::Spread => coracle_scheduling::Profile::Spread,
         },
         cloud: Arc::new(Simulated::new(cloud)),
+        provisioner: (&o.policy).into(),
     };
     coracle_control::run(&settings, &stopping, &mut tasks);
     announce(&o, address, &kubeconfig, minor, started);

@@ -2,7 +2,7 @@
 //! catalogue of 60 types in three zones, spot and on-demand.
 
 use coracle_provisioning::{Offering, Pool, PoolType, pack::pack};
-use coracle_scheduling::{PodSpec, Snapshot, requirements::Requirements, resources::Resources};
+use coracle_scheduling::{PodSpec, Snapshot, resources::Resources};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
@@ -43,18 +43,11 @@ fn pool() -> Pool {
                 allocatable: capacity.clone(),
                 capacity,
                 offerings: offerings(cpus as f64 * (0.035 + 0.003 * gib_per_cpu as f64)),
+                ..PoolType::default()
             });
         }
     }
-    Pool {
-        name: "default".into(),
-        weight: 0,
-        requirements: Requirements::default(),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        room: BTreeMap::new(),
-        types: Arc::new(types),
-    }
+    Pool { name: "default".into(), types: Arc::new(types), ..Pool::default() }
 }
 
 /// Pods of 40 sizes.

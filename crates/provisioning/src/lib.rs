@@ -11,11 +11,14 @@
 #![warn(missing_docs)]
 
 pub mod budget;
+pub mod buffer;
 pub mod checker;
 pub mod consolidate;
+pub mod drain;
 pub mod offering;
+pub mod overlay;
 pub mod pack;
 
 pub use consolidate::{Candidate, Command, Terms};
-pub use offering::{Offering, Pool, PoolType};
+pub use offering::{MinValues, Offering, Pool, PoolType, Reservation};
 pub use pack::{NewNode, Place, Plan};

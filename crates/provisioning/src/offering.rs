@@ -25,8 +25,24 @@ pub struct Offering {
     pub usd_per_hour: f64,
 }
 
+/// The capacity type of machines that are paid for already.
+pub const RESERVED: &str = "reserved";
+
+/// Machines of a type in a zone that are paid for already, whether they run or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reservation {
+    /// Name of the reservation.
+    pub id: Arc<str>,
+    /// Zone.
+    pub zone: Arc<str>,
+    /// How many of them do not run yet.
+    pub left: usize,
+    /// What running one costs more.
+    pub usd_per_hour: f64,
+}
+
 /// A type that a pool may buy, with the offerings that the pool allows and that can be had.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PoolType {
     /// Name.
     pub name: Arc<str>,
@@ -38,10 +54,31 @@ pub struct PoolType {
     pub capacity: Resources,
     /// Cheapest first.
     pub offerings: Vec<Offering>,
+    /// What is paid for already.
+    pub reservations: Vec<Reservation>,
+}
+
+impl PoolType {
+    /// The least that it costs.
+    pub fn usd_per_hour(&self) -> f64 {
+        let bought = self.offerings.iter().map(|o| o.usd_per_hour);
+        let reserved = self.reservations.iter().map(|r| r.usd_per_hour);
+        bought.chain(reserved).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// How many different values of a label the types of a node must have, so that its launch does not
+/// hang on few of them (`minValues` of a requirement).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinValues {
+    /// Key of the label.
+    pub key: Arc<str>,
+    /// Least number of values.
+    pub values: usize,
 }
 
 /// A pool that may buy nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Pool {
     /// Name.
     pub name: String,
@@ -57,12 +94,25 @@ pub struct Pool {
     pub room: BTreeMap<String, i64>,
     /// Types, cheapest first.
     pub types: Arc<Vec<PoolType>>,
+    /// How different the acceptable types of each node must be.
+    pub min_values: Vec<MinValues>,
+    /// Whether nodes whose types are not so different are bought all the same.
+    pub relax_min_values: bool,
 }
 
 impl Pool {
     /// Whether one more node of this capacity stays within the limits.
     pub fn has_room(&self, capacity: &Resources) -> bool {
         self.room.iter().all(|(name, left)| amount(capacity, name) <= *left)
+    }
+
+    /// The value of a label that nodes of a type have, whatever their offering.
+    pub fn label<'p>(&'p self, t: &'p PoolType, key: &str) -> Option<&'p str> {
+        match key {
+            POOL => Some(&self.name),
+            INSTANCE_TYPE => Some(&t.name),
+            k => t.labels.get(k).or_else(|| self.labels.get(k)).map(String::as_str),
+        }
     }
 
     /// Takes a node's capacity off the limits.

@@ -11,7 +11,9 @@ mod cover;
 mod demand;
 mod market;
 mod realize;
+mod reserved;
 mod stock;
+mod variety;
 
 use crate::offering::{Offering, Pool, ZONE};
 use bought::Bought;
@@ -49,6 +51,12 @@ pub struct NewNode {
     pub pods: Vec<PodKey>,
     /// What its pods and daemons ask for.
     pub requests: Resources,
+    /// The reservation that it uses up.
+    pub reservation: Option<Arc<str>>,
+    /// Its types differ less than the pool wants, and the pool lets that pass.
+    pub min_values_relaxed: bool,
+    /// What else would have done, cheapest first: type and price.
+    pub alternatives: Vec<(Arc<str>, f64)>,
     /// Why this one: the runner-up and what it would have cost.
     pub why: String,
 }
@@ -86,6 +94,12 @@ impl Plan {
         Self { existing: moves.into_iter().collect(), order, ..Self::default() }
     }
 
+    /// A plan that only buys nodes.
+    pub fn of_nodes(new_nodes: Vec<NewNode>) -> Self {
+        let usd_per_hour = new_nodes.iter().map(|n| n.offering.usd_per_hour).sum();
+        Self { new_nodes, usd_per_hour, ..Self::default() }
+    }
+
     /// All pods that have a place, in an order in which each fits when it is bound.
     pub fn bindings(&self) -> impl Iterator<Item = (&PodKey, Place<'_>)> {
         self.order.iter().filter_map(|(key, new)| {
@@ -96,6 +110,22 @@ impl Plan {
             Some((key, place))
         })
     }
+}
+
+/// The cheapest node of a pool, without pods, if its limits have room for one; they have less then, and
+/// so have reservations.
+pub fn any_node(pool: &mut Pool, daemons: &[Arc<PodSpec>]) -> Option<NewNode> {
+    let pools = [pool.clone()];
+    let market = Market::new(&pools, daemons);
+    let node = bought::without_pods(&market)?;
+    let types = Arc::make_mut(&mut pool.types);
+    let used = types.iter_mut().find(|t| t.name == node.types[0])?;
+    let capacity = used.capacity.clone();
+    if let Some(id) = &node.reservation {
+        used.reservations.iter_mut().filter(|r| r.id == *id).for_each(|r| r.left -= 1);
+    }
+    pool.take_room(&capacity);
+    Some(node)
 }
 
 fn value(r: &Resources) -> f64 {
@@ -129,6 +159,7 @@ pub fn pack(
     let mut bought = Bought::default();
     for mut tier in tiers(pools, &rest) {
         for weight in &weights {
+            reserved::use_up(snapshot, &mut market, *weight, &mut tier, &mut bought);
             for round in 0..ROUNDS {
                 if tier.is_empty() {
                     break;
@@ -221,14 +252,20 @@ fn onto_existing(
     rest
 }
 
-/// No cheaper than this: every offering's price for a processor's worth, times all the worth.
+/// No cheaper than this: every offering's price for a processor's worth, times all the worth that what
+/// is paid for already does not hold.
 fn lower_bound(pools: &[Pool], pods: &[&PodSpec]) -> f64 {
     let worth: f64 = pods.iter().map(|p| value(&p.requests)).sum();
-    let all = pools.iter().flat_map(|p| p.types.iter());
-    let rate = all
+    let all = || pools.iter().flat_map(|p| p.types.iter());
+    let rate = all()
         .filter_map(|t| Some(t.offerings.first()?.usd_per_hour / value(&t.allocatable)))
         .fold(f64::INFINITY, f64::min);
-    if rate.is_finite() { worth * rate } else { 0.0 }
+    let reserved: BTreeMap<&str, f64> = all()
+        .flat_map(|t| t.reservations.iter().map(move |r| (t, r)))
+        .map(|(t, r)| (&*r.id, value(&t.allocatable) * r.left as f64))
+        .collect();
+    let rest = (worth - reserved.values().sum::<f64>()).max(0.0);
+    if rate.is_finite() { rest * rate } else { 0.0 }
 }
 
 /// Why nothing fits a class.
@@ -254,6 +291,8 @@ fn explain(market: &Market<'_>, class: &Class) -> String {
         } else if !pool.types.iter().any(|t| accepts(&t) && fits(&t)) {
             let accepted = pool.types.iter().filter(|t| accepts(t));
             format!("no instance type is large enough ({})", lacking(&class.spec, accepted))
+        } else if let Some(why) = alike(market, i, class) {
+            why
         } else if !pool.types.iter().any(|t| pool.has_room(&t.capacity)) {
             "its limits are reached".to_owned()
         } else {
@@ -262,6 +301,21 @@ fn explain(market: &Market<'_>, class: &Class) -> String {
         reasons.push(format!("NodePool {}: {reason}", pool.name));
     }
     reasons.join("; ")
+}
+
+/// That the types which would hold a pod differ too little for the pool.
+fn alike(market: &Market<'_>, pool: usize, class: &Class) -> Option<String> {
+    let p = &market.pools[pool];
+    let holds = |t: &&crate::PoolType| {
+        class.alternatives.iter().any(|r| market.type_accepted(pool, t, r))
+            && class.spec.requests.fits(&Resources::default(), &t.allocatable)
+    };
+    let types: Vec<&crate::PoolType> = p.types.iter().filter(holds).collect();
+    let (m, have) = variety::lacking(p, &types).filter(|_| !p.relax_min_values)?;
+    Some(format!(
+        "minValues of {} asks for {} different values, and the types that fit have {have}",
+        m.key, m.values
+    ))
 }
 
 /// How many of a pool's types each label that the pod asks for excludes.

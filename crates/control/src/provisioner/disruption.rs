@@ -1,13 +1,16 @@
 //! Giving up nodes: empty ones at once, others when their pods fit elsewhere for less.
 
-use super::{CLAIMS, Shared, lifecycle, provision};
+use super::{CLAIMS, Shared, buffers, lifecycle, provision};
 use crate::{
     Stop,
     api::Error,
     karpenter::{DO_NOT_DISRUPT, NodePool, is_true},
     stopped,
 };
-use coracle_provisioning::{Candidate, Command, Terms, budget, consolidate, offering::POOL};
+use coracle_provisioning::{
+    Candidate, Command, Plan, Pool, Terms, budget, consolidate, offering::POOL, pack,
+};
+use coracle_scheduling::Snapshot;
 use coracle_workloads::{PodView, pod};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -82,7 +85,8 @@ async fn look(
         .map(|o| NodePool::read(o))
         .map(|p| (p.name.clone(), p))
         .collect();
-    let (candidates, wait) = candidates(shared, &pools);
+    let (mut candidates, wait) = candidates(shared, &pools);
+    let snapshot = with_room(shared, &mut candidates).await?;
     let now = Timestamp::now();
     let counts = counts(shared, &pools);
     let allowed = |pool: &str, reason: &str| {
@@ -125,7 +129,6 @@ async fn look(
         .collect();
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
-        let snapshot = s.snapshot();
         consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| {
             terms.get(pool).copied().unwrap_or_default()
         })
@@ -138,6 +141,21 @@ async fn look(
     Ok(Some(Duration::from_millis(500)))
 }
 
+/// The cluster with the room that buffers keep: it is moved as pods are, and costs nothing to move.
+async fn with_room(shared: &Arc<Shared>, candidates: &mut [Candidate]) -> Result<Snapshot, Error> {
+    let s = shared.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let mut snapshot = s.snapshot();
+        let by_node = buffers::occupy(&mut snapshot, s.room());
+        (snapshot, by_node)
+    });
+    let (snapshot, mut by_node) = found.await.map_err(|e| Error::Request(e.to_string()))?;
+    for c in candidates {
+        c.pods.extend(by_node.remove(&c.node).unwrap_or_default());
+    }
+    Ok(snapshot)
+}
+
 /// A wave of replacements for nodes that have drifted, as large as the budgets let it be.
 async fn replace_drifted(
     shared: &Arc<Shared>,
@@ -146,14 +164,20 @@ async fn replace_drifted(
 ) -> Result<Option<Command>, Error> {
     let drifted = shared.drifted().await?;
     let mut taken: HashMap<String, usize> = HashMap::new();
-    let mut wave: Vec<Candidate> = Vec::new();
+    let (mut wave, mut fixed): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
     for c in drifted.iter().filter_map(|name| claim(shared, name)) {
-        let Some(candidate) = candidate(shared, &c) else { continue };
+        // A deadline lets a drain begin that pods would hold up otherwise.
+        let patient = c.data["spec"]["terminationGracePeriod"].is_null();
+        let Some(candidate) = candidate(shared, &c, patient) else { continue };
+        let Some(pool) = pools.get(&candidate.pool) else { continue };
         let n = taken.entry(candidate.pool.clone()).or_default();
-        if pools.contains_key(&candidate.pool) && *n < allowed(&candidate.pool, "Drifted") {
+        if *n < allowed(&candidate.pool, "Drifted") {
             *n += 1;
-            wave.push(candidate);
+            if pool.replicas.is_some() { &mut fixed } else { &mut wave }.push(candidate);
         }
+    }
+    if let Some(command) = one_for_one(shared, pools, &fixed) {
+        return Ok(Some(command));
     }
     if wave.is_empty() {
         return Ok(None);
@@ -170,6 +194,37 @@ async fn replace_drifted(
     Ok(command)
 }
 
+/// A new node for each of a pool of a fixed size.
+fn one_for_one(
+    shared: &Shared,
+    pools: &HashMap<String, NodePool>,
+    drifted: &[Candidate],
+) -> Option<Command> {
+    let daemons = shared.daemons();
+    let mut models: HashMap<&str, Pool> = HashMap::new();
+    let (mut remove, mut nodes) = (Vec::new(), Vec::new());
+    for c in drifted {
+        if !models.contains_key(c.pool.as_str()) {
+            let model = shared.pool(pools.get(&c.pool)?)?;
+            models.insert(&c.pool, model);
+        }
+        // Old and new are there together for a while: limits on nodes may hold that up.
+        let Some(node) = pack::any_node(models.get_mut(c.pool.as_str())?, &daemons) else {
+            continue;
+        };
+        remove.push(c.node.clone());
+        nodes.push(node);
+    }
+    let why = format!("{} node(s) are replaced one for one", remove.len());
+    (!remove.is_empty()).then(|| Command {
+        remove,
+        plan: Plan::of_nodes(nodes),
+        saves_usd_per_hour: 0.0,
+        disruption: drifted.iter().map(|c| c.disruption).sum(),
+        why,
+    })
+}
+
 /// Nodes that may be given up now, and when more may be.
 fn candidates(
     shared: &Shared,
@@ -179,6 +234,9 @@ fn candidates(
     for claim in shared.karpenter.claims.all() {
         let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
         let Some(pool) = label.and_then(|l| pools.get(l)) else { continue };
+        if pool.replicas.is_some() {
+            continue;
+        }
         let name = claim.metadata.name.clone().unwrap_or_default();
         let Some(since) = lifecycle::initialized_at(&claim) else { continue };
         let Some(quiet) = pool.consolidate_after.map(|d| shared.real(d)) else { continue };
@@ -188,13 +246,13 @@ fn candidates(
             wait = Some(wait.map_or(quiet - calm, |w| w.min(quiet - calm)));
             continue;
         }
-        found.extend(candidate(shared, &claim));
+        found.extend(candidate(shared, &claim, true));
     }
     (found, wait)
 }
 
-/// A node of a claim, if it and all that runs on it may be moved.
-fn candidate(shared: &Shared, claim: &DynamicObject) -> Option<Candidate> {
+/// A node of a claim, if it may be moved, and, for the `patient`, if all that runs on it may.
+fn candidate(shared: &Shared, claim: &DynamicObject, patient: bool) -> Option<Candidate> {
     let kept = |a: Option<&BTreeMap<String, String>>| {
         a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true")
     };
@@ -205,15 +263,13 @@ fn candidate(shared: &Shared, claim: &DynamicObject) -> Option<Candidate> {
         return None;
     }
     let pods: Vec<_> = shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
-    let movable = pods.iter().all(|p| {
-        !kept(p.metadata.annotations.as_ref())
-            && !pod::is_deleting(&p.metadata)
-            && may_evict(shared, p)
-    });
-    if !movable {
+    let movable = |p: &Arc<PodView>| {
+        !shared.is_kept(p) && !pod::is_deleting(&p.metadata) && may_evict(shared, p)
+    };
+    if patient && !pods.iter().all(movable) {
         return None;
     }
-    let usd_per_hour = shared.model(claim).map_or(0.0, |(_, price)| price);
+    let usd_per_hour = shared.model(claim).map_or(0.0, |m| m.usd_per_hour);
     let disruption = pods.iter().map(|p| eviction_cost(p).max(0.0)).sum();
     let pods = pods.iter().map(|p| p.asks.clone()).collect();
     Some(Candidate { node: name, pool, usd_per_hour, pods, disruption })
@@ -229,7 +285,7 @@ fn eviction_cost(p: &PodView) -> f64 {
 fn whole(shared: &Shared, pool: &str) -> (f64, f64) {
     let (mut cost, mut disruption) = (0.0, 0.0);
     for claim in shared.claims_of(pool) {
-        cost += shared.model(&claim).map_or(0.0, |(_, price)| price);
+        cost += shared.model(&claim).map_or(0.0, |m| m.usd_per_hour);
         let node = claim.data["status"]["nodeName"].as_str().unwrap_or_default();
         let pods = shared.pods_on(node).into_iter().filter(|p| !lifecycle::stays(p));
         disruption += pods.map(|p| eviction_cost(&p).max(0.0)).sum::<f64>();
@@ -282,7 +338,12 @@ fn claim(shared: &Shared, name: &str) -> Option<Arc<DynamicObject>> {
     shared.karpenter.claims.get("", name)
 }
 
-async fn give_up(shared: &Shared, name: &str, reason: &str, why: &str) -> Result<(), Error> {
+pub(super) async fn give_up(
+    shared: &Shared,
+    name: &str,
+    reason: &str,
+    why: &str,
+) -> Result<(), Error> {
     let Some(c) = claim(shared, name) else { return Ok(()) };
     shared
         .writer

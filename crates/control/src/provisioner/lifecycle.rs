@@ -1,12 +1,12 @@
 //! A NodeClaim's life: launch, registration, initialization, expiry, drain, end.
 
-use super::{CLAIMS, Shared};
+use super::{CLAIMS, Shared, model::Model};
 use crate::{
     Stop,
     api::{Error, path},
     informer::{Key, key},
     karpenter::{
-        API, DISRUPTED, FINALIZER, PRICE, UNREGISTERED, condition, duration, is_true, requirements,
+        API, DISRUPTED, FINALIZER, PRICE, RESERVATION, UNREGISTERED, condition, duration, is_true,
         with_condition,
     },
     queue::Queue,
@@ -15,7 +15,7 @@ use crate::{
 use coracle_clouds::{CapacityType, Launch, LaunchError, Machine};
 use coracle_meta::time::parse_rfc3339;
 use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
-use coracle_workloads::{PodView, action, pod};
+use coracle_workloads::PodView;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::core::DynamicObject;
@@ -25,8 +25,6 @@ use tokio::task::JoinSet;
 
 /// A machine whose node has not appeared after this is given up, as Karpenter.
 const REGISTRATION: Duration = Duration::from_secs(15 * 60);
-/// A drain that waits for pods looks again after this.
-const DRAIN_AGAIN: Duration = Duration::from_millis(250);
 
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let queue: Arc<Queue<Key>> = Queue::new();
@@ -146,22 +144,8 @@ impl Shared {
     }
 
     async fn launch(&self, claim: &DynamicObject) -> Result<Option<Duration>, Error> {
-        let wanted = requirements(&claim.data["spec"]["requirements"]);
-        let list = |k: &str| {
-            wanted
-                .get(k)
-                .map(|v| v.listed.iter().map(ToString::to_string).collect::<Vec<_>>())
-                .unwrap_or_default()
-        };
-        let request = Launch {
-            name: claim.metadata.name.clone().unwrap_or_default(),
-            types: list(INSTANCE_TYPE),
-            zones: list(ZONE),
-            capacity_types: list(CAPACITY_TYPE)
-                .iter()
-                .filter_map(|c| CapacityType::parse(c))
-                .collect(),
-        };
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let request = Launch { name, offerings: self.offerings(claim) };
         match self.cloud.launch(&request) {
             Ok(machine) => {
                 self.launched(claim, &machine).await?;
@@ -192,17 +176,25 @@ impl Shared {
         let mut labels = coracle_clouds::simulated::labels(m.instance_type);
         labels.insert(ZONE.into(), m.zone.clone());
         labels.insert(CAPACITY_TYPE.into(), m.capacity_type.to_string());
-        let patch = json!({"metadata": {"labels": labels, "annotations": {PRICE: m.usd_per_hour.to_string()}}});
+        if let Some(id) = &m.reservation {
+            labels.insert(RESERVATION.into(), id.clone());
+        }
+        let mut as_it_is = claim.clone();
+        as_it_is.metadata.labels.get_or_insert_default().extend(labels.clone());
+        let Some(Model { capacity, allocatable, usd_per_hour, .. }) = self.model(&as_it_is) else {
+            return Ok(());
+        };
+        let patch = json!({"metadata": {"labels": labels, "annotations": {PRICE: usd_per_hour.to_string()}}});
         self.writer.patch(&path(API, "nodeclaims", "", name, ""), &patch).await?;
         let conditions = with_condition(claim, "Launched", true, "Launched", "", Timestamp::now());
-        let status = json!({"providerID": m.provider_id, "capacity": m.instance_type.capacity().to_list(), "allocatable": m.instance_type.allocatable().to_list(), "conditions": conditions});
+        let status = json!({"providerID": m.provider_id, "capacity": capacity.to_list(), "allocatable": allocatable.to_list(), "conditions": conditions});
         self.writer
             .patch(&path(API, "nodeclaims", "", name, "status"), &json!({"status": status}))
             .await
             .map(drop)
     }
 
-    async fn set_claim(
+    pub(super) async fn set_claim(
         &self,
         claim: &DynamicObject,
         kinds: &[&str],
@@ -257,13 +249,21 @@ impl Shared {
             .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
         let startup = claim.data["spec"]["startupTaints"].as_array().cloned().unwrap_or_default();
         let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
-        let waiting = taints.into_iter().flatten().any(|t| {
-            t.key == UNREGISTERED
-                || t.key == "node.kubernetes.io/not-ready"
-                || startup
-                    .iter()
-                    .any(|s| s["key"] == t.key.as_str() && s["effect"] == t.effect.as_str())
-        });
+        // Devices that pods were promised appear when their plugin has found them.
+        let has = |name: &str| {
+            let offered = node.status.as_ref().and_then(|s| s.allocatable.as_ref()?.get(name));
+            offered.is_some_and(|q| q.0 != "0")
+        };
+        let asked = claim.data["spec"]["resources"]["requests"].as_object();
+        let missing = asked.into_iter().flatten().any(|(name, _)| name.contains('/') && !has(name));
+        let waiting = missing
+            || taints.into_iter().flatten().any(|t| {
+                t.key == UNREGISTERED
+                    || t.key == "node.kubernetes.io/not-ready"
+                    || startup
+                        .iter()
+                        .any(|s| s["key"] == t.key.as_str() && s["effect"] == t.effect.as_str())
+            });
         if !ready || waiting {
             return Ok(());
         }
@@ -274,169 +274,6 @@ impl Shared {
         self.wake_disruption.notify_one();
         Ok(())
     }
-
-    /// Taints and drains the node, ends the machine, and lets the objects go.
-    async fn end(
-        &self,
-        claim: &DynamicObject,
-        node: Option<&Node>,
-    ) -> Result<Option<Duration>, Error> {
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        if !claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER) {
-            return Ok(None);
-        }
-        let id = claim.data["status"]["providerID"].as_str().unwrap_or_default().to_owned();
-        if let Some(node) = node {
-            if self.cloud.machine(&id).is_some() {
-                self.taint(node).await?;
-                if !self.drain(claim, &name).await? {
-                    return Ok(Some(DRAIN_AGAIN));
-                }
-                self.cloud.terminate(&id);
-            }
-            // With the machine gone, what is left on it is gone too.
-            for p in self.pods_on(&name) {
-                self.delete_pod(&p, 0).await?;
-            }
-            let rest: Vec<&String> =
-                node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
-            let at = path("v1", "nodes", "", &name, "");
-            let patched = self.writer.patch(&at, &json!({"metadata": {"finalizers": rest}})).await;
-            let deleted = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
-            for result in [patched, deleted] {
-                match result {
-                    Err(e) if e.code() != Some(404) => return Err(e),
-                    _ => {}
-                }
-            }
-        } else {
-            self.cloud.terminate(&id);
-        }
-        let rest: Vec<&String> =
-            claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
-        let patch = json!({"metadata": {"finalizers": rest}});
-        self.going.lock().remove(&name);
-        match self.writer.patch(&path(API, "nodeclaims", "", &name, ""), &patch).await {
-            Err(e) if e.code() != Some(404) => Err(e),
-            _ => Ok(None),
-        }
-    }
-
-    pub(super) async fn taint(&self, node: &Node) -> Result<(), Error> {
-        let mut taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        if taints.iter().any(|t| t.key == DISRUPTED) {
-            return Ok(());
-        }
-        taints.push(k8s_openapi::api::core::v1::Taint {
-            key: DISRUPTED.into(),
-            effect: "NoSchedule".into(),
-            ..Default::default()
-        });
-        let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
-        let at = path("v1", "nodes", "", node.metadata.name.as_deref().unwrap_or_default(), "");
-        self.writer.patch(&at, &patch).await.map(drop)
-    }
-
-    pub(super) fn pods_on(&self, node: &str) -> Vec<Arc<PodView>> {
-        let mut pods = self.world.pods.grouped(node);
-        pods.retain(|p| !pod::is_finished(p));
-        pods
-    }
-
-    async fn delete_pod(&self, p: &PodView, grace: i64) -> Result<(), Error> {
-        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace, "preconditions": {"uid": p.metadata.uid}});
-        let at = path(
-            "v1",
-            "pods",
-            p.metadata.namespace.as_deref().unwrap_or_default(),
-            p.metadata.name.as_deref().unwrap_or_default(),
-            "",
-        );
-        match self.writer.send("DELETE", &at, "application/json", &options).await {
-            Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
-            _ => Ok(()),
-        }
-    }
-
-    /// Evicts what has to move. Returns whether nothing is left.
-    async fn drain(&self, claim: &DynamicObject, name: &str) -> Result<bool, Error> {
-        let now = Timestamp::now();
-        let started = claim.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
-        let patience = duration(&claim.data["spec"]["terminationGracePeriod"]);
-        let over = patience.is_some_and(|d| {
-            Duration::try_from(now.duration_since(started)).unwrap_or_default() >= self.real(d)
-        });
-        let pods: Vec<Arc<PodView>> =
-            self.pods_on(name).into_iter().filter(|p| !stays(p)).collect();
-        let critical = |p: &PodView| {
-            p.spec.priority_class_name.as_deref().is_some_and(|c| c.starts_with("system-"))
-        };
-        let (last, first): (Vec<_>, Vec<_>) = pods.iter().cloned().partition(|p| critical(p));
-        for p in if first.is_empty() { last } else { first } {
-            if pod::is_deleting(&p.metadata) {
-                continue;
-            }
-            if over {
-                self.delete_pod(&p, 1).await?;
-                continue;
-            }
-            let blocked = p
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get(crate::karpenter::DO_NOT_DISRUPT))
-                .is_some_and(|v| v == "true");
-            if blocked {
-                continue;
-            }
-            let (ns, pn) = (
-                p.metadata.namespace.clone().unwrap_or_default(),
-                p.metadata.name.clone().unwrap_or_default(),
-            );
-            let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pn, "namespace": ns}});
-            match self
-                .writer
-                .send(
-                    "POST",
-                    &path("v1", "pods", &ns, &pn, "eviction"),
-                    "application/json",
-                    &eviction,
-                )
-                .await
-            {
-                Ok(_) => {
-                    self.writer
-                        .event(
-                            &p.metadata,
-                            action::PODS,
-                            "Normal",
-                            "Evicted",
-                            "Evicted pod: the node is going",
-                        )
-                        .await
-                }
-                // A budget says not yet.
-                Err(e) if matches!(e.code(), Some(404 | 409 | 429)) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(pods.is_empty())
-    }
-}
-
-/// Whether a pod goes down with its node instead of moving: daemons, and what tolerates the taint.
-pub(super) fn stays(p: &PodView) -> bool {
-    let daemon = p
-        .metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .any(|r| r.kind == "DaemonSet" && r.controller == Some(true));
-    let tolerates =
-        p.spec.tolerations.iter().flatten().any(|t| {
-            t.key.as_deref() == Some(DISRUPTED) && (t.operator.as_deref() == Some("Exists"))
-        });
-    daemon || tolerates
 }
 
 /// When a claim was initialized.
@@ -444,4 +281,28 @@ pub(super) fn initialized_at(claim: &DynamicObject) -> Option<Timestamp> {
     condition(claim, "Initialized")
         .filter(|c| c["status"] == "True")
         .and_then(|c| parse_rfc3339(c["lastTransitionTime"].as_str()?))
+}
+
+/// Whether a pod goes down with its node instead of moving.
+pub(super) fn stays(p: &PodView) -> bool {
+    is_daemon(p) || outlives(p)
+}
+
+/// Whether a daemon set owns a pod.
+pub(super) fn is_daemon(p: &PodView) -> bool {
+    is_owned_by(p, "DaemonSet")
+}
+
+/// Whether a pod is not asked to leave a node that drains: it tolerates that, or the node itself owns
+/// it, as those of files on its disk.
+pub(super) fn outlives(p: &PodView) -> bool {
+    let tolerates = |t: &k8s_openapi::api::core::v1::Toleration| {
+        t.key.as_deref() == Some(DISRUPTED) && t.operator.as_deref() == Some("Exists")
+    };
+    is_owned_by(p, "Node") || p.spec.tolerations.iter().flatten().any(tolerates)
+}
+
+fn is_owned_by(p: &PodView, kind: &str) -> bool {
+    let mut owners = p.metadata.owner_references.iter().flatten();
+    owners.any(|r| r.kind == kind && r.controller == Some(true))
 }

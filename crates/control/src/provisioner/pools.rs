@@ -1,6 +1,6 @@
 //! The status of NodePools and node classes: whether they can work, and what they have.
 
-use super::{POOLS, Shared, add_resources, drift};
+use super::{POOLS, Shared, drift};
 use crate::{
     Stop,
     api::{Error, path},
@@ -74,8 +74,8 @@ impl Shared {
         }
         let (mut total, mut nodes) = (Resources::default(), 0);
         for claim in self.claims_of(&pool.name) {
-            if let Some((t, _)) = self.model(&claim) {
-                add_resources(&mut total, &t.capacity());
+            if let Some(m) = self.model(&claim) {
+                total.add(&m.capacity, 1);
                 nodes += 1;
             }
         }
@@ -121,8 +121,12 @@ impl Shared {
                 resources[k] = Value::Null;
             }
         }
-        let status = json!({"resources": resources, "nodes": nodes, "conditions": copy.data["status"]["conditions"]});
-        let same = o.data["status"]["resources"] == strip(&resources)
+        let generation =
+            self.karpenter.classes.get("", &pool.class).and_then(|c| c.metadata.generation);
+        let status = json!({"resources": resources, "nodes": nodes, "nodeClassObservedGeneration": generation, "conditions": copy.data["status"]["conditions"]});
+        let same = o.data["status"]["nodeClassObservedGeneration"]
+            == status["nodeClassObservedGeneration"]
+            && o.data["status"]["resources"] == strip(&resources)
             && o.data["status"]["conditions"] == status["conditions"]
             && o.data["status"]["nodes"] == nodes;
         if !same {

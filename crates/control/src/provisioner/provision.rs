@@ -4,7 +4,7 @@ use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, drift};
 use crate::{
     Stop,
     api::{Error, path},
-    karpenter::{API, FINALIZER, NodePool},
+    karpenter::{API, FINALIZER, MIN_VALUES_RELAXED, NodePool, RESERVATION},
     stopped,
 };
 use coracle_provisioning::{
@@ -57,11 +57,12 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Result<(), Error> {
     let waiting: Vec<Arc<PodView>> =
         shared.world.pods.grouped("").into_iter().filter(|p| is_waiting(p)).collect();
-    if waiting.is_empty() {
+    let mut pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| shared.wishes(&p.asks)).collect();
+    pods.extend(shared.room());
+    if pods.is_empty() {
         told.clear();
         return Ok(());
     }
-    let pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| p.asks.clone()).collect();
     let s = shared.clone();
     // Planning is work for a processor, not for the reactor.
     let planned = tokio::task::spawn_blocking(move || {
@@ -90,6 +91,22 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     Ok(())
 }
 
+impl Shared {
+    /// A pod as plans see it: with its preferences or without.
+    pub(super) fn wishes(&self, pod: &Arc<PodSpec>) -> Arc<PodSpec> {
+        let none = pod.preferred_nodes.is_empty() && pod.preferred_pods.is_empty();
+        if none || !self.options.ignore_preferences {
+            return pod.clone();
+        }
+        let mut bare = (**pod).clone();
+        let class = Arc::make_mut(&mut bare.class);
+        class.preferred_nodes.clear();
+        class.preferred_pods.clear();
+        class.classify(&bare.key.namespace);
+        Arc::new(bare)
+    }
+}
+
 /// Creates a claim for each new node and waits until the informer has them. Returns their names.
 pub(super) async fn create_claims(
     shared: &Shared,
@@ -114,17 +131,12 @@ pub(super) async fn create_claims(
             ..ObjectMeta::default()
         };
         for p in node.pods.iter().take(20) {
-            let about = ObjectMeta {
-                name: Some(p.name.clone()),
-                namespace: Some(p.namespace.clone()),
-                ..ObjectMeta::default()
-            };
-            let about =
-                shared.world.pods.get(&p.namespace, &p.name).map_or(about, |p| p.metadata.clone());
+            // What keeps room for others is no pod.
+            let Some(p) = shared.world.pods.get(&p.namespace, &p.name) else { continue };
             shared
                 .writer
                 .event(
-                    &about,
+                    &p.metadata,
                     action::PODS,
                     "Normal",
                     "Nominated",
@@ -161,6 +173,14 @@ fn claim(pool: &NodePool, meta: &ObjectMeta, node: &NewNode) -> Value {
     requirements.push(list(ZONE, json!(node.zones.iter().map(|z| &**z).collect::<Vec<_>>())));
     requirements.push(list(CAPACITY_TYPE, json!(node.capacity_types)));
     requirements.push(list(POOL, json!([pool.name])));
+    for m in pool.min_values.iter().filter(|_| !node.min_values_relaxed) {
+        // A list that pods have made shorter is not refused for it.
+        let has = |r: &Value| {
+            r["operator"] != "In" || r["values"].as_array().map_or(0, Vec::len) >= m.values
+        };
+        let own = requirements.iter_mut().filter(|r| r["key"] == *m.key && has(r));
+        own.for_each(|r| r["minValues"] = json!(m.values));
+    }
     let mut labels = pool.labels.clone();
     labels.insert(POOL.into(), pool.name.clone());
     let mut annotations = pool.annotations.clone();
@@ -169,6 +189,12 @@ fn claim(pool: &NodePool, meta: &ObjectMeta, node: &NewNode) -> Value {
         node.types.first().map(ToString::to_string).unwrap_or_default(),
     );
     annotations.insert(DECISION.into(), node.why.clone());
+    if node.min_values_relaxed {
+        annotations.insert(MIN_VALUES_RELAXED.into(), "true".into());
+    }
+    if let Some(id) = &node.reservation {
+        requirements.push(list(RESERVATION, json!([&**id])));
+    }
     let template = &pool.template;
     let mut spec = json!({"nodeClassRef": template["nodeClassRef"], "requirements": requirements, "resources": {"requests": node.requests.to_list()}});
     for f in ["taints", "startupTaints", "expireAfter", "terminationGracePeriod"] {

@@ -1,7 +1,7 @@
 //! What would be bought, before it is: the provisioner's own models and planner, over a cluster that
 //! is only read.
 
-use super::Shared;
+use super::{Options, Shared};
 use crate::{
     api::{Error, Writer},
     karpenter::Watched,
@@ -41,6 +41,7 @@ pub async fn what_if(
     client: &Client,
     cloud: &Arc<Simulated>,
     pods: &[Pod],
+    options: Options,
 ) -> Result<WhatIf, Error> {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -60,20 +61,24 @@ pub async fn what_if(
             "the cluster did not list its nodes, pods, daemon sets, NodePools and NodeClaims: does it have NodePools, and may you list them?".into(),
         ));
     }
-    let shared = Shared::new(&world, &karpenter, cloud, Writer::new(client, "coracle-plan"));
+    let shared =
+        Shared::new(&world, &karpenter, cloud, Writer::new(client, "coracle-plan"), options);
+    shared.refresh_overlays();
+    shared.resolve_buffers().await;
     let mut all: Vec<Arc<PodSpec>> = shared
         .world
         .pods
         .grouped("")
         .iter()
         .filter(|p| pod::is_active(p) && p.spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty))
-        .map(|p| p.asks.clone())
+        .map(|p| shared.wishes(&p.asks))
         .collect();
     let waiting = all.iter().map(|p| p.key.clone()).collect();
-    all.extend(pods.iter().map(|p| Arc::new(PodSpec::from_pod(p))));
+    all.extend(pods.iter().map(|p| shared.wishes(&Arc::new(PodSpec::from_pod(p)))));
+    all.extend(shared.room());
     let claims = shared.karpenter.claims.all();
     let usd_per_hour_now =
-        claims.iter().filter_map(|c| shared.model(c)).fold(0.0, |sum, (_, price)| sum + price);
+        claims.iter().filter_map(|c| shared.model(c)).fold(0.0, |sum, m| sum + m.usd_per_hour);
     let planned = tokio::task::spawn_blocking(move || {
         let pools = shared.pools();
         let plan = pack::pack(&mut shared.snapshot(), &all, &pools, &shared.daemons());

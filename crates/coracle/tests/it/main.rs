@@ -22,5 +22,6 @@ mod openapi;
 mod plan;
 mod protobuf;
 mod provisioning;
+mod surface;
 mod upstream;
 mod workloads;

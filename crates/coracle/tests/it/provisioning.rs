@@ -141,3 +141,16 @@ fn a_disruption_that_a_restart_forgot_is_undone() {
     });
     assert_eq!(runs(&c, 1).expect("the pod still runs")["nodes"][0]["name"], node.as_str());
 }
+
+/// Without that they would count as lost after 40 seconds.
+#[test]
+fn nodes_renew_their_leases() {
+    let c = Cluster::start(&["--cloud", "simulated:speed=20", "--in-memory"]);
+    c.apply(&pause("web", 1, ""));
+    let lease = || {
+        let all = c.json(&["get", "leases", "-n", "kube-node-lease"]);
+        all["items"][0]["spec"]["renewTime"].as_str().map(str::to_owned)
+    };
+    let first = c.eventually("a lease is there", lease);
+    c.eventually("it is renewed", || lease().filter(|t| *t > first));
+}

@@ -13,7 +13,7 @@
 
 use super::{draws::Draws, workload::Workload};
 use coracle_provisioning::{Offering, Pool, PoolType, offering::HOSTNAME};
-use coracle_scheduling::{PodSpec, requirements::Requirements, resources::Resources};
+use coracle_scheduling::{PodSpec, resources::Resources};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -76,18 +76,11 @@ pub(crate) fn pool(file: &Path) -> Result<Pool, String> {
             allocatable,
             capacity,
             offerings,
+            ..PoolType::default()
         });
     }
     types.sort_by(|a, b| a.offerings[0].usd_per_hour.total_cmp(&b.offerings[0].usd_per_hour));
-    Ok(Pool {
-        name: "default".into(),
-        weight: 0,
-        requirements: Requirements::default(),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        room: BTreeMap::new(),
-        types: Arc::new(types),
-    })
+    Ok(Pool { name: "default".into(), types: Arc::new(types), ..Pool::default() })
 }
 
 fn deployment(draws: &mut Draws, name: &str) -> Value {

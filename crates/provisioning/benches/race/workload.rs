@@ -2,7 +2,7 @@
 //! from a file), 400 types by formula, one pool.
 
 use coracle_provisioning::{Offering, Pool, PoolType};
-use coracle_scheduling::{PodSpec, requirements::Requirements, resources::Resources};
+use coracle_scheduling::{PodSpec, resources::Resources};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -169,15 +169,12 @@ pub(crate) fn pool() -> Pool {
             allocatable,
             capacity,
             offerings: offerings(cpus as f64 * USD_PER_CPU),
+            ..PoolType::default()
         }
     };
     Pool {
         name: "default".into(),
-        weight: 0,
-        requirements: Requirements::default(),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        room: BTreeMap::new(),
         types: Arc::new((0..TYPES).map(one).collect()),
+        ..Pool::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{Offering, Place, PoolType, checker::Checker, offering::HOSTNAME};
-use coracle_scheduling::{Node, Requirements, Resources};
+use coracle_scheduling::{Node, Resources};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -26,17 +26,10 @@ fn pool() -> Pool {
             allocatable: capacity.clone(),
             capacity,
             offerings: vec![offering],
+            ..PoolType::default()
         }
     };
-    Pool {
-        name: "p".into(),
-        weight: 0,
-        requirements: Requirements::default(),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        room: BTreeMap::new(),
-        types: Arc::new([1, 2, 4, 8, 16].map(one).into()),
-    }
+    Pool { name: "p".into(), types: Arc::new([1, 2, 4, 8, 16].map(one).into()), ..Pool::default() }
 }
 
 fn node(name: &str, cpus: i64) -> Value {

@@ -4,8 +4,9 @@
 use super::{
     NewNode, Plan,
     market::{Lot, Market},
+    variety,
 };
-use crate::offering::{CAPACITY_TYPE, Offering, ZONE};
+use crate::offering::{CAPACITY_TYPE, Offering, PoolType, RESERVED, ZONE};
 use coracle_scheduling::{PodSpec, Profile, Requirements, Resources, Snapshot, pod::PodKey};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,6 +15,9 @@ use std::{
 
 /// Most types that a new node names as alternatives, as Karpenter's provider.
 const MAX_TYPES: usize = 60;
+
+/// Alternatives that a new node tells of.
+const ALTERNATIVES: usize = 5;
 
 /// Nodes that were bought so far.
 #[derive(Default)]
@@ -34,6 +38,10 @@ struct Node {
     wishes: BTreeMap<usize, Arc<Vec<Requirements>>>,
     /// Zones that it may be in.
     zones: u64,
+    /// Whether it has a pod whose rules look at where it is.
+    in_zone: bool,
+    /// The reservation that it uses up.
+    reservation: Option<Arc<str>>,
 }
 
 impl Bought {
@@ -56,8 +64,15 @@ impl Bought {
             asked: Resources::default(),
             wishes: BTreeMap::new(),
             zones: market.zone_bit(&offering.zone),
+            in_zone: false,
+            reservation: None,
         });
         self.nodes.len() - 1
+    }
+
+    /// The newest node uses up a reservation.
+    pub(super) fn reserve(&mut self, at: usize, reservation: Arc<str>) {
+        self.nodes[at].reservation = Some(reservation);
     }
 
     /// The newest node did not do.
@@ -67,18 +82,57 @@ impl Bought {
         snapshot.remove_node(&node.name);
     }
 
-    pub(super) fn wish(&mut self, at: usize, alternatives: Arc<Vec<Requirements>>) {
+    /// Notes what a node must be for a pod; not if that leaves types which are too much alike.
+    fn wish(
+        &mut self,
+        market: &Market<'_>,
+        pod: &PodSpec,
+        alternatives: Arc<Vec<Requirements>>,
+        at: usize,
+    ) -> bool {
         let next = self.wishes.len();
         let id = *self.wishes.entry(alternatives.clone()).or_insert(next);
-        self.nodes[at].wishes.entry(id).or_insert(alternatives);
-    }
-
-    pub(super) fn bind(&mut self, snapshot: &mut Snapshot, pod: Arc<PodSpec>, at: usize) -> bool {
-        if snapshot.fits(&pod, &self.nodes[at].name).is_err() {
+        let node = &mut self.nodes[at];
+        let binds = pod.is_topology_bound() && !node.in_zone;
+        if (node.wishes.contains_key(&id) && !binds) || node.reservation.is_some() {
+            node.wishes.entry(id).or_insert(alternatives);
+            node.in_zone |= binds;
+            return true;
+        }
+        let zones = if binds || node.in_zone { node.zones } else { u64::MAX };
+        let suits = |ty: &usize| {
+            let t = &market.pools[node.lot.pool].types[*ty];
+            let wishes = || node.wishes.values().chain([&alternatives]);
+            t.offerings.iter().any(|o| {
+                let place = (node.lot.pool, t, o);
+                zones & market.zone_bit(&o.zone) != 0 && wishes().all(|w| accepts(market, w, place))
+            })
+        };
+        if !market.is_varied(node.lot.pool, node.lot.ty, suits) {
             return false;
         }
-        self.take(&pod, at);
-        snapshot.add_pod(pod, &self.nodes[at].name);
+        node.wishes.insert(id, alternatives);
+        node.in_zone |= binds;
+        true
+    }
+
+    /// Binds a pod, whose node must be one of `alternatives`, to a node if its rules and those of the
+    /// pool let it.
+    pub(super) fn bind(
+        &mut self,
+        snapshot: &mut Snapshot,
+        market: &Market<'_>,
+        pod: &Arc<PodSpec>,
+        alternatives: Arc<Vec<Requirements>>,
+        at: usize,
+    ) -> bool {
+        if snapshot.fits(pod, &self.nodes[at].name).is_err()
+            || !self.wish(market, pod, alternatives, at)
+        {
+            return false;
+        }
+        self.take(pod, at);
+        snapshot.add_pod(pod.clone(), &self.nodes[at].name);
         true
     }
 
@@ -89,11 +143,18 @@ impl Bought {
         self.order.push((pod.key.clone(), Some(at)));
     }
 
-    pub(super) fn bind_anywhere(&mut self, snapshot: &mut Snapshot, pod: &Arc<PodSpec>) -> bool {
+    pub(super) fn bind_anywhere(
+        &mut self,
+        snapshot: &mut Snapshot,
+        market: &Market<'_>,
+        pod: &Arc<PodSpec>,
+    ) -> bool {
         let Ok(name) = snapshot.schedule(pod, Profile::Pack) else { return false };
         match self.by_name.get(&name).copied() {
             Some(at) => {
-                self.wish(at, Arc::new(pod.node_requirements()));
+                if !self.wish(market, pod, Arc::new(pod.node_requirements()), at) {
+                    return false;
+                }
                 self.take(pod, at);
             }
             None => {
@@ -120,21 +181,30 @@ impl Bought {
                 snapshot.remove_node(&node.name);
                 continue;
             }
-            let bound = snapshot
-                .node(&node.name)
-                .is_some_and(|n| n.pods.values().any(|p| p.is_topology_bound()));
-            let zones = if bound { node.zones } else { u64::MAX };
+            let zones = if node.in_zone { node.zones } else { u64::MAX };
             let key = (node.lot.pool, node.wishes.keys().copied().collect(), zones);
             let shelf = shelves
                 .entry(key)
                 .or_insert_with(|| shelf(market, node.lot.pool, &node.wishes, zones));
             number[at] = plan.new_nodes.len();
-            let new = name_types(market, node, shelf, std::mem::take(&mut pods[at]));
-            plan.new_nodes.push(new);
+            plan.new_nodes.push(name_types(market, node, shelf, std::mem::take(&mut pods[at])));
         }
         plan.existing.extend(self.existing);
         plan.order.extend(self.order.into_iter().map(|(k, at)| (k, at.map(|at| number[at]))));
     }
+}
+
+/// Whether one of some alternatives leaves an offering of a type of a pool.
+fn accepts(
+    market: &Market<'_>,
+    alternatives: &[Requirements],
+    (pool, t, o): (usize, &PoolType, &Offering),
+) -> bool {
+    alternatives.iter().any(|r| {
+        r.get(ZONE).is_none_or(|v| v.accepts(Some(&o.zone)))
+            && r.get(CAPACITY_TYPE).is_none_or(|v| v.accepts(Some(o.capacity_type)))
+            && market.type_accepted(pool, t, r)
+    })
 }
 
 /// A type with its cheapest offering that suits some pods.
@@ -156,13 +226,7 @@ fn shelf(
     for (ty, t) in market.pools[pool].types.iter().enumerate() {
         let suits = |o: &&Offering| {
             zones & market.zone_bit(&o.zone) != 0
-                && wishes.values().all(|w| {
-                    w.iter().any(|r| {
-                        r.get(ZONE).is_none_or(|v| v.accepts(Some(&o.zone)))
-                            && r.get(CAPACITY_TYPE).is_none_or(|v| v.accepts(Some(o.capacity_type)))
-                            && market.type_accepted(pool, t, r)
-                    })
-                })
+                && wishes.values().all(|w| accepts(market, w, (pool, t, o)))
         };
         let all: Vec<&Offering> = t.offerings.iter().filter(suits).collect();
         let cheapest = all.iter().min_by(|a, b| a.usd_per_hour.total_cmp(&b.usd_per_hour));
@@ -184,63 +248,160 @@ fn shelf(
 
 /// Names the types, zones and capacity types that would do as well, cheapest first.
 fn name_types(market: &Market<'_>, node: &Node, shelf: &[Shelf], pods: Vec<PodKey>) -> NewNode {
+    if let Some(id) = &node.reservation {
+        return planned_with(market, node, pods, Some(id.clone()));
+    }
     let pool = &market.pools[node.lot.pool];
     let fits = |s: &&Shelf| {
         let t = &pool.types[s.ty];
         s.ty == node.lot.ty
             || node.asked.fits(market.overhead_of(node.lot.pool, s.ty), &t.allocatable)
     };
-    let options: Vec<&Shelf> = shelf.iter().filter(fits).take(MAX_TYPES).collect();
-    let mut requests = node.asked.clone();
-    let Some(first) = options.first() else {
-        requests.add(&node.lot.overhead, 1);
-        return fallback(market, node, pods, requests);
+    let all: Vec<&Shelf> = shelf.iter().filter(fits).collect();
+    let types: Vec<&PoolType> = all.iter().map(|s| &pool.types[s.ty]).collect();
+    let chosen = variety::choose(pool, &types, MAX_TYPES);
+    let lacking = {
+        let types: Vec<_> = chosen.iter().map(|i| types[*i]).collect();
+        variety::lacking(pool, &types)
     };
+    let options: Vec<&Shelf> = chosen.iter().map(|i| all[*i]).collect();
+    let Some(first) = options.first() else {
+        return planned_with(market, node, pods, None);
+    };
+    let mut requests = node.asked.clone();
     let t = &pool.types[first.ty];
     requests.add(market.overhead_of(node.lot.pool, first.ty), 1);
-    let share = |part: i64, whole: i64| 100.0 * part as f64 / whole.max(1) as f64;
     let next = options.iter().find(|s| s.offering.usd_per_hour > first.offering.usd_per_hour);
     let why = format!(
-        "{} for ${:.4}/h is the cheapest that holds {} pods: {:.0} % of its processors and {:.0} % of its memory are asked for{}",
+        "{} for ${:.4}/h is the cheapest that holds {} pods: {}{}",
         t.name,
         first.offering.usd_per_hour,
         pods.len(),
-        share(requests.cpu_milli, t.allocatable.cpu_milli),
-        share(requests.memory_bytes, t.allocatable.memory_bytes),
+        asked_for(&requests, &t.allocatable),
         next.map_or_else(String::new, |n| format!(
             "; next is {} for ${:.4}/h",
             pool.types[n.ty].name, n.offering.usd_per_hour
         )),
     );
+    let name = |s: &&Shelf| pool.types[s.ty].name.clone();
     NewNode {
         pool: pool.name.clone(),
-        types: options.iter().map(|s| pool.types[s.ty].name.clone()).collect(),
+        types: options.iter().map(name).collect(),
         zones: options.iter().flat_map(|s| s.zones.iter().cloned()).collect(),
         capacity_types: options.iter().flat_map(|s| s.capacity_types.iter().copied()).collect(),
         offering: first.offering.clone(),
         pods,
         requests,
+        reservation: None,
+        min_values_relaxed: lacking.is_some(),
+        alternatives: options
+            .iter()
+            .skip(1)
+            .take(ALTERNATIVES)
+            .map(|s| (name(s), s.offering.usd_per_hour))
+            .collect(),
         why,
     }
 }
 
-/// The type that was planned with, where no wish list has it: it holds the pods all the same.
-fn fallback(market: &Market<'_>, node: &Node, pods: Vec<PodKey>, requests: Resources) -> NewNode {
+/// The cheapest node of the only pool of a market, whatever it is for.
+pub(super) fn without_pods(market: &Market<'_>) -> Option<NewNode> {
+    let pool = market.pools.first()?;
+    let can_be = |ty: &usize| {
+        let t = &pool.types[*ty];
+        let daemons = market.overhead_of(0, *ty);
+        pool.has_room(&t.capacity)
+            && daemons.fits(&Resources::default(), &t.allocatable)
+            && t.usd_per_hour().is_finite()
+    };
+    let ty = (0..pool.types.len())
+        .filter(can_be)
+        .min_by(|a, b| pool.types[*a].usd_per_hour().total_cmp(&pool.types[*b].usd_per_hour()))?;
+    let t = &pool.types[ty];
+    let reserved = t.reservations.iter().find(|r| r.left > 0);
+    let lot = match (reserved, t.offerings.first()) {
+        (Some(r), _) => market.reserved_lot(0, ty, r),
+        (None, Some(o)) => Lot {
+            pool: 0,
+            ty,
+            capacity_type: "",
+            usd_per_hour: o.usd_per_hour,
+            zones: u64::MAX,
+            overhead: market.overhead_of(0, ty).clone(),
+        },
+        (None, None) => return None,
+    };
+    let node = Node {
+        name: String::new(),
+        pods: 0,
+        asked: Resources::default(),
+        wishes: BTreeMap::new(),
+        zones: lot.zones,
+        in_zone: false,
+        reservation: reserved.map(|r| r.id.clone()),
+        lot,
+    };
+    Some(name_types(market, &node, &shelf(market, 0, &BTreeMap::new(), u64::MAX), Vec::new()))
+}
+
+fn asked_for(requests: &Resources, allocatable: &Resources) -> String {
+    let share = |part: i64, whole: i64| 100.0 * part as f64 / whole.max(1) as f64;
+    format!(
+        "{:.0} % of its processors and {:.0} % of its memory are asked for",
+        share(requests.cpu_milli, allocatable.cpu_milli),
+        share(requests.memory_bytes, allocatable.memory_bytes),
+    )
+}
+
+/// The offering that was planned with and no other: a machine of a reservation, or a type that no wish
+/// list has, and that holds the pods all the same.
+fn planned_with(
+    market: &Market<'_>,
+    node: &Node,
+    pods: Vec<PodKey>,
+    reservation: Option<Arc<str>>,
+) -> NewNode {
     let t = market.ty(&node.lot);
-    let offering = market.offering(&node.lot, node.zones).or_else(|| t.offerings.first());
-    let offering = offering.cloned().unwrap_or(Offering {
-        zone: "".into(),
-        capacity_type: "on-demand",
-        usd_per_hour: node.lot.usd_per_hour,
-    });
+    let mut requests = node.asked.clone();
+    requests.add(&node.lot.overhead, 1);
+    let zone = market.zones.iter().find(|z| market.zone_bit(z) & node.zones != 0);
+    let (offering, why) = match &reservation {
+        Some(id) => {
+            let o = Offering {
+                zone: zone.cloned().unwrap_or_default(),
+                capacity_type: RESERVED,
+                usd_per_hour: node.lot.usd_per_hour,
+            };
+            let why = format!(
+                "{} of reservation {id} is paid for already and holds {} pods: {}",
+                t.name,
+                pods.len(),
+                asked_for(&requests, &t.allocatable)
+            );
+            (o, why)
+        }
+        None => {
+            let sold = market.offering(&node.lot, node.zones).or_else(|| t.offerings.first());
+            let o = sold.cloned().unwrap_or(Offering {
+                zone: "".into(),
+                capacity_type: "on-demand",
+                usd_per_hour: node.lot.usd_per_hour,
+            });
+            let why = format!("{} for ${:.4}/h", t.name, o.usd_per_hour);
+            (o, why)
+        }
+    };
     NewNode {
         pool: market.pools[node.lot.pool].name.clone(),
         types: vec![t.name.clone()],
         zones: BTreeSet::from([offering.zone.clone()]),
         capacity_types: BTreeSet::from([offering.capacity_type]),
-        why: format!("{} for ${:.4}/h", t.name, offering.usd_per_hour),
+        why,
         offering,
         pods,
         requests,
+        reservation,
+        min_values_relaxed: false,
+        alternatives: Vec::new(),
     }
 }

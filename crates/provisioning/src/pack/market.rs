@@ -1,7 +1,9 @@
 //! What can be bought, as bins: a type of a pool, paid for in a way, less what daemons take.
 
+use super::variety;
 use crate::offering::{
-    CAPACITY_TYPE, HOSTNAME, INSTANCE_TYPE, Offering, POOL, Pool, PoolType, ZONE,
+    CAPACITY_TYPE, HOSTNAME, INSTANCE_TYPE, Offering, POOL, Pool, PoolType, RESERVED, Reservation,
+    ZONE,
 };
 use coracle_scheduling::{Node, PodSpec, Requirements, Resources, predicates};
 use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
@@ -30,6 +32,10 @@ pub(super) struct Market<'m> {
     pub(super) zones: Vec<Arc<str>>,
     /// What daemons take, by pool and type: asked for only once something has to be bought.
     overheads: OnceCell<Vec<Vec<Resources>>>,
+    /// By pool and type, the types that hold as much.
+    substitutes: OnceCell<Vec<Vec<Vec<usize>>>>,
+    /// How many machines of each reservation the plan starts.
+    started: BTreeMap<Arc<str>, usize>,
 }
 
 /// Bins are thinned to steps of price of this much: the type is chosen again when the pods of a node
@@ -38,13 +44,44 @@ const STEP: f64 = 1.06;
 
 impl<'m> Market<'m> {
     pub(super) fn new(pools: &[Pool], daemons: &'m [Arc<PodSpec>]) -> Self {
-        let all = pools.iter().flat_map(|p| p.types.iter()).flat_map(|t| &t.offerings);
-        let mut zones: Vec<Arc<str>> = all.map(|o| o.zone.clone()).collect();
+        let types = || pools.iter().flat_map(|p| p.types.iter());
+        let mut zones: Vec<Arc<str>> =
+            types().flat_map(|t| &t.offerings).map(|o| o.zone.clone()).collect();
+        zones.extend(types().flat_map(|t| &t.reservations).map(|r| r.zone.clone()));
         zones.sort();
         zones.dedup();
         // One bit each.
         zones.truncate(64);
-        Self { pools: pools.to_vec(), daemons, zones, overheads: OnceCell::new() }
+        Self {
+            pools: pools.to_vec(),
+            daemons,
+            zones,
+            overheads: OnceCell::new(),
+            substitutes: OnceCell::new(),
+            started: BTreeMap::new(),
+        }
+    }
+
+    /// A machine of a reservation as a bin.
+    pub(super) fn reserved_lot(&self, pool: usize, ty: usize, r: &Reservation) -> Lot {
+        Lot {
+            pool,
+            ty,
+            capacity_type: RESERVED,
+            usd_per_hour: r.usd_per_hour,
+            zones: self.zone_bit(&r.zone),
+            overhead: self.overhead_of(pool, ty).clone(),
+        }
+    }
+
+    /// Whether machines of a reservation are left.
+    pub(super) fn has_left(&self, r: &Reservation) -> bool {
+        self.started.get(&r.id).copied().unwrap_or(0) < r.left
+    }
+
+    /// Takes a machine of a reservation.
+    pub(super) fn start(&mut self, r: &Reservation) {
+        *self.started.entry(r.id.clone()).or_default() += 1;
     }
 
     /// What daemons take on a type of a pool.
@@ -55,6 +92,21 @@ impl<'m> Market<'m> {
         };
         let all = self.overheads.get_or_init(|| (0..self.pools.len()).map(of).collect());
         &all[pool][ty]
+    }
+
+    /// Whether the types of a pool that hold what one holds, and that are accepted, are different enough.
+    pub(super) fn is_varied(
+        &self,
+        pool: usize,
+        ty: usize,
+        accepted: impl Fn(&usize) -> bool,
+    ) -> bool {
+        if variety::is_free(&self.pools[pool]) {
+            return true;
+        }
+        let all = || self.pools.iter().map(variety::substitutes).collect();
+        let types = self.substitutes.get_or_init(all)[pool][ty].iter().copied();
+        variety::is_enough(&self.pools[pool], types.filter(accepted))
     }
 
     pub(super) fn zone_bit(&self, zone: &str) -> u64 {
@@ -72,7 +124,8 @@ impl<'m> Market<'m> {
     pub(super) fn lots(&self, weight: i32, by_capacity_type: bool) -> Vec<Lot> {
         let mut lots = Vec::new();
         for (pool, p) in self.pools.iter().enumerate().filter(|(_, p)| p.weight == weight) {
-            for (ty, t) in p.types.iter().enumerate().filter(|(_, t)| p.has_room(&t.capacity)) {
+            let types = p.types.iter().enumerate();
+            for (ty, t) in types.filter(|(_, t)| p.has_room(&t.capacity)) {
                 let mut cheapest: BTreeMap<&'static str, (f64, u64)> = BTreeMap::new();
                 for o in &t.offerings {
                     let kind = if by_capacity_type { o.capacity_type } else { "" };
@@ -181,20 +234,20 @@ impl<'m> Market<'m> {
         let p = &self.pools[pool];
         r.0.iter().all(|(k, v)| match &**k {
             ZONE | CAPACITY_TYPE | HOSTNAME => true,
-            POOL => v.accepts(Some(&p.name)),
-            INSTANCE_TYPE => v.accepts(Some(&t.name)),
-            k => v.accepts(t.labels.get(k).or_else(|| p.labels.get(k)).map(String::as_str)),
+            k => v.accepts(p.label(t, k)),
         })
     }
 
-    /// Whether one of the alternatives leaves a bin.
+    /// Whether one of the alternatives leaves a bin, and enough that could take its place.
     pub(super) fn accepted(&self, lot: &Lot, alternatives: &[Requirements]) -> bool {
-        let t = self.ty(lot);
-        alternatives.iter().any(|r| {
+        let leaves = |ty: usize, r: &Requirements| {
             let paid = lot.capacity_type.is_empty()
                 || r.get(CAPACITY_TYPE).is_none_or(|v| v.accepts(Some(lot.capacity_type)));
+            let t = &self.pools[lot.pool].types[ty];
             paid && self.zones_of(r) & lot.zones != 0 && self.type_accepted(lot.pool, t, r)
-        })
+        };
+        alternatives.iter().any(|r| leaves(lot.ty, r))
+            && self.is_varied(lot.pool, lot.ty, |ty| alternatives.iter().any(|r| leaves(*ty, r)))
     }
 
     /// The cheapest offering of a bin in a zone.

@@ -49,7 +49,7 @@ pub(super) fn buy(
     let all_bins: Vec<Bin> = lots.iter().map(|l| bin(market, &dims, l, l.usd_per_hour)).collect();
     let mut groups = 0;
     let (mut all_items, mut worth, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-    let mut turns: Vec<(usize, bool, Arc<PodSpec>, usize)> = Vec::new();
+    let mut turns: Vec<Turn> = Vec::new();
     left.clear();
     let classes: Vec<(Class, usize)> = classes.into_iter().zip(sets.of_class.clone()).collect();
     for (zones, classes) in by_zones(market, classes, together) {
@@ -79,14 +79,14 @@ pub(super) fn buy(
         }
         left.extend(stock.rest());
     }
-    turns.sort_by_key(|t| (t.0, t.1));
-    for (_, _, pod, at) in turns {
-        if !bought.bind(snapshot, pod.clone(), at) {
-            left.push(pod);
+    turns.sort_by_key(|t| (t.turn, t.free));
+    for t in turns {
+        if !bought.bind(snapshot, market, &t.pod, t.wish, t.at) {
+            left.push(t.pod);
         }
     }
     // What a rule kept from its node may fit another.
-    left.retain(|p| !bought.bind_anywhere(snapshot, p));
+    left.retain(|p| !bought.bind_anywhere(snapshot, market, p));
     let all = Problem { items: &all_items, bins: &all_bins, sets: &sets.masks };
     cover::lower_bound(all, &worth, &counts)
 }
@@ -97,6 +97,18 @@ fn bin(market: &Market<'_>, dims: &Dimensions, lot: &Lot, price: f64) -> Bin {
     Bin { room: dims.vector(&room), price }
 }
 
+/// A pod that is to be bound to a new node.
+struct Turn {
+    /// When, among those whose zone matters.
+    turn: usize,
+    /// Whether it has no rules about which pods its node has: those that have are bound before.
+    free: bool,
+    pod: Arc<PodSpec>,
+    /// What its node must be.
+    wish: Arc<Vec<Requirements>>,
+    at: usize,
+}
+
 /// Opens a node for a filling and draws its pods; when they are bound is left to their turns.
 fn fill_node(
     snapshot: &mut Snapshot,
@@ -105,7 +117,7 @@ fn fill_node(
     choice: &Choice,
     stock: &mut Stock,
     bought: &mut Bought,
-    turns: &mut Vec<(usize, bool, Arc<PodSpec>, usize)>,
+    turns: &mut Vec<Turn>,
 ) {
     let capacity = market.ty(lot).capacity.clone();
     if !market.pools[lot.pool].has_room(&capacity) {
@@ -120,8 +132,8 @@ fn fill_node(
     market.pools[lot.pool].take_room(&capacity);
     let at = bought.open(snapshot, market, lot, &offering);
     for (turn, class, pod) in drawn {
-        bought.wish(at, stock.classes[class].alternatives.clone());
-        turns.push((turn, !rules_about_names(&pod), pod, at));
+        let wish = stock.classes[class].alternatives.clone();
+        turns.push(Turn { turn, free: !rules_about_names(&pod), pod, wish, at });
     }
 }
 
@@ -176,10 +188,10 @@ pub(super) fn buy_one(
     pod: &Arc<PodSpec>,
     bought: &mut Bought,
 ) -> bool {
-    if bought.bind_anywhere(snapshot, pod) {
+    if bought.bind_anywhere(snapshot, market, pod) {
         return true;
     }
-    let alternatives = pod.node_requirements();
+    let alternatives = Arc::new(pod.node_requirements());
     let mut lots = market.lots(weight, true);
     lots.retain(|l| {
         let mut asked = pod.requests.clone();
@@ -198,10 +210,9 @@ pub(super) fn buy_one(
     offers.sort_by(|a, b| a.0.usd_per_hour.total_cmp(&b.0.usd_per_hour));
     for (offering, lot) in offers {
         let at = bought.open(snapshot, market, &lot, &offering);
-        if bought.bind(snapshot, pod.clone(), at) {
+        if bought.bind(snapshot, market, pod, alternatives.clone(), at) {
             let capacity = market.ty(&lot).capacity.clone();
             market.pools[lot.pool].take_room(&capacity);
-            bought.wish(at, Arc::new(alternatives));
             return true;
         }
         bought.close(snapshot, at);

@@ -7,7 +7,7 @@ use crate::{
     consolidate::{self, Candidate, Terms},
     offering::{HOSTNAME, ZONE},
 };
-use coracle_scheduling::{Node, Requirements};
+use coracle_scheduling::Node;
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -44,20 +44,15 @@ fn pool(name: &str, sizes: &[(i64, f64)], zones: &[&str]) -> Pool {
                     allocatable: r.clone(),
                     capacity: r,
                     offerings,
+                    ..PoolType::default()
                 }
             })
         })
         .collect();
-    Pool {
-        name: name.into(),
-        weight: 0,
-        requirements: Requirements::default(),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        room: BTreeMap::new(),
-        types: Arc::new(types),
-    }
+    Pool { name: name.into(), types: Arc::new(types), ..Pool::default() }
 }
+
+mod offers;
 
 const SIZES: [(i64, f64); 5] = [(1, 0.05), (2, 0.1), (4, 0.2), (8, 0.4), (16, 0.8)];
 const ZONES: [&str; 3] = ["z1", "z2", "z3"];
@@ -328,12 +323,15 @@ proptest! {
         shapes in proptest::collection::vec((1i64..40, 1i64..40, 0u8..17, 1usize..12), 1..8),
         old in 0usize..4,
         with_daemon in proptest::bool::ANY,
+        reserved in 0usize..4,
+        families in 1usize..3,
     ) {
         let mut tainted = pool("special", &SIZES, &["z1", "z3"]);
         tainted.weight = 5;
         tainted.taints = vec![coracle_scheduling::node::Taint {
             key: "special".into(), value: String::new(), effect: "NoSchedule".into() }];
-        let pools = [pool("p", &SIZES, &ZONES), tainted];
+        let mut pools = [offers::reserve(pool("p", &SIZES, &ZONES), "m4", "z2", reserved), tainted];
+        pools[0].min_values = vec![crate::MinValues { key: "family".into(), values: families }];
         let (mut values, mut specs) = (Vec::new(), Vec::new());
         for (g, (cpu, memory, kind, n)) in shapes.iter().enumerate() {
             let app = format!("app{g}");
@@ -356,9 +354,16 @@ proptest! {
         let objects = if with_daemon { vec![daemon.0] } else { vec![] };
         prop_assert_eq!(violations(&nodes, &values, &objects, &plan, &pools), Vec::<String>::new());
         prop_assert!(plan.usd_per_hour + 1e-9 >= plan.lower_bound_usd_per_hour);
+        prop_assert!(offers::reserved(&plan) <= reserved);
+        let varied = |n: &NewNode| {
+            let all: BTreeSet<&str> = n.types.iter().map(|t| &t[..1]).collect();
+            n.pool != "p" || n.reservation.is_some() || all.len() >= families
+        };
+        prop_assert!(plan.new_nodes.iter().all(varied), "{:?}", plan.new_nodes);
         // What can go nowhere is refused by a rule that nothing can meet.
         let apart = shapes.iter().any(|(.., kind, _)| matches!(kind, 7 | 13 | 14 | 15));
-        prop_assert!(apart || plan.unschedulable.is_empty(), "{:?}", plan.unschedulable);
+        let alike = |why: &String| families > 1 && why.contains("minValues of family");
+        prop_assert!(apart || plan.unschedulable.values().all(alike), "{:?}", plan.unschedulable);
         let again = pack(&mut snapshot, &specs, &pools, &daemons);
         prop_assert_eq!(format!("{plan:?}"), format!("{again:?}"));
     }

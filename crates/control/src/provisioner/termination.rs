@@ -1,0 +1,221 @@
+//! The end of a NodeClaim: its node is tainted and drained, volumes are let go, the machine ends, and
+//! the objects go.
+
+use super::{
+    Shared,
+    lifecycle::{is_daemon, outlives},
+};
+use crate::{
+    api::{Error, path},
+    karpenter::{API, DISRUPTED, DO_NOT_DISRUPT, FINALIZER, TERMINATION, duration, is_true},
+};
+use coracle_meta::time::{parse_rfc3339, rfc3339};
+use coracle_provisioning::drain::{self, Leaving, Step};
+use coracle_workloads::{PodView, action, pod};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// A drain that waits for pods looks again after this.
+const DRAIN_AGAIN: Duration = Duration::from_millis(250);
+/// Time that a pod has to end, if it says nothing.
+const GRACE: i64 = 30;
+/// Label that takes a node out of the cloud's load balancers.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+impl Shared {
+    /// Taints and drains the node, ends the machine, and lets the objects go.
+    pub(super) async fn end(
+        &self,
+        claim: &DynamicObject,
+        node: Option<&Node>,
+    ) -> Result<Option<Duration>, Error> {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        if !claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER) {
+            return Ok(None);
+        }
+        let id = claim.data["status"]["providerID"].as_str().unwrap_or_default().to_owned();
+        if let Some(node) = node {
+            if self.cloud.machine(&id).is_some() {
+                self.taint(node).await?;
+                let left = self.time_left(claim).await?;
+                let over = left.is_some_and(|l| l.is_zero());
+                if !self.drain(&name, left).await? && !over {
+                    return Ok(Some(DRAIN_AGAIN));
+                }
+                if !over && self.has_volumes(&name).await? {
+                    return Ok(Some(DRAIN_AGAIN));
+                }
+                if !is_true(claim, "InstanceTerminating") {
+                    self.set_claim(
+                        claim,
+                        &["Drained", "VolumesDetached", "InstanceTerminating"],
+                        Value::Null,
+                    )
+                    .await?;
+                }
+                self.cloud.terminate(&id);
+            }
+            // With the machine gone, what is left on it is gone too.
+            for p in self.pods_on(&name) {
+                self.delete_pod(&p, 0).await?;
+            }
+            let rest: Vec<&String> =
+                node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+            let at = path("v1", "nodes", "", &name, "");
+            let patched = self.writer.patch(&at, &json!({"metadata": {"finalizers": rest}})).await;
+            let deleted = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
+            for result in [patched, deleted] {
+                match result {
+                    Err(e) if e.code() != Some(404) => return Err(e),
+                    _ => {}
+                }
+            }
+        } else {
+            self.cloud.terminate(&id);
+        }
+        let rest: Vec<&String> =
+            claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+        let patch = json!({"metadata": {"finalizers": rest}});
+        self.going.lock().remove(&name);
+        match self.writer.patch(&path(API, "nodeclaims", "", &name, ""), &patch).await {
+            Err(e) if e.code() != Some(404) => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    /// The time until a claim's deadline, if it has one. The deadline is written down once, so that it
+    /// stays where it is, and can be brought forward.
+    async fn time_left(&self, claim: &DynamicObject) -> Result<Option<Duration>, Error> {
+        let now = Timestamp::now();
+        let noted = claim.metadata.annotations.as_ref().and_then(|a| a.get(TERMINATION));
+        let deadline = match (
+            noted.and_then(|t| parse_rfc3339(t)),
+            duration(&claim.data["spec"]["terminationGracePeriod"]),
+        ) {
+            (Some(t), _) => t,
+            (None, None) => return Ok(None),
+            (None, Some(grace)) => {
+                let started = claim.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
+                let t = started.checked_add(self.real(grace)).unwrap_or(Timestamp::MAX);
+                let name = claim.metadata.name.as_deref().unwrap_or_default();
+                let note = json!({"metadata": {"annotations": {TERMINATION: rfc3339(t)}}});
+                self.writer.patch(&path(API, "nodeclaims", "", name, ""), &note).await?;
+                t
+            }
+        };
+        Ok(Some(Duration::try_from(deadline.duration_since(now)).unwrap_or_default()))
+    }
+
+    pub(super) async fn taint(&self, node: &Node) -> Result<(), Error> {
+        let mut taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+        if taints.iter().any(|t| t.key == DISRUPTED) {
+            return Ok(());
+        }
+        taints.push(k8s_openapi::api::core::v1::Taint {
+            key: DISRUPTED.into(),
+            effect: "NoSchedule".into(),
+            ..Default::default()
+        });
+        let mut meta = json!({"resourceVersion": node.metadata.resource_version});
+        if node.metadata.deletion_timestamp.is_some() {
+            meta["labels"] = json!({EXCLUDE: "karpenter"});
+        }
+        let patch = json!({"metadata": meta, "spec": {"taints": taints}});
+        let at = path("v1", "nodes", "", node.metadata.name.as_deref().unwrap_or_default(), "");
+        self.writer.patch(&at, &patch).await.map(drop)
+    }
+
+    /// Pods of a node that have not ended.
+    pub(super) fn pods_on(&self, node: &str) -> Vec<Arc<PodView>> {
+        let mut pods = self.world.pods.grouped(node);
+        pods.retain(|p| !pod::is_finished(p));
+        pods
+    }
+
+    /// Whether an annotation keeps a pod where it is: for ever, or for some time after its start.
+    pub(super) fn is_kept(&self, p: &PodView) -> bool {
+        let Some(text) = p.metadata.annotations.as_ref().and_then(|a| a.get(DO_NOT_DISRUPT)) else {
+            return false;
+        };
+        let Some(after) = duration(&json!(text)) else { return text == "true" };
+        let started = p.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        let ran = started
+            .map(|t| Duration::try_from(Timestamp::now().duration_since(t)).unwrap_or_default());
+        ran.is_none_or(|r| r < self.real(after))
+    }
+
+    async fn delete_pod(&self, p: &PodView, grace: i64) -> Result<(), Error> {
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace, "preconditions": {"uid": p.metadata.uid}});
+        let at = path(
+            "v1",
+            "pods",
+            p.metadata.namespace.as_deref().unwrap_or_default(),
+            p.metadata.name.as_deref().unwrap_or_default(),
+            "",
+        );
+        match self.writer.send("DELETE", &at, "application/json", &options).await {
+            Err(e) if e.code() != Some(404) && !e.is_conflict() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks what has to move to move. Returns whether nothing is left.
+    async fn drain(&self, node: &str, left: Option<Duration>) -> Result<bool, Error> {
+        let pods: Vec<Arc<PodView>> =
+            self.pods_on(node).into_iter().filter(|p| !outlives(p)).collect();
+        let leaving = |p: &Arc<PodView>| Leaving {
+            critical: p
+                .spec
+                .priority_class_name
+                .as_deref()
+                .is_some_and(|c| c.starts_with("system-")),
+            daemon: is_daemon(p),
+            deleting: pod::is_deleting(&p.metadata),
+            kept: self.is_kept(p),
+            grace: Duration::from_secs(
+                p.spec.termination_grace_period_seconds.unwrap_or(GRACE).try_into().unwrap_or(0),
+            ),
+        };
+        let steps = drain::steps(&pods.iter().map(leaving).collect::<Vec<_>>(), left);
+        for (p, step) in pods.iter().zip(steps) {
+            match step {
+                Step::Wait => {}
+                Step::Delete(grace) => {
+                    self.delete_pod(p, i64::try_from(grace.as_secs()).unwrap_or(0).max(1)).await?;
+                }
+                Step::Evict => self.evict(p).await?,
+            }
+        }
+        Ok(pods.is_empty())
+    }
+
+    async fn evict(&self, p: &PodView) -> Result<(), Error> {
+        let (ns, pn) = (
+            p.metadata.namespace.clone().unwrap_or_default(),
+            p.metadata.name.clone().unwrap_or_default(),
+        );
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pn, "namespace": ns}});
+        let at = path("v1", "pods", &ns, &pn, "eviction");
+        match self.writer.send("POST", &at, "application/json", &eviction).await {
+            Ok(_) => {
+                let said = "Evicted pod: the node is going";
+                self.writer.event(&p.metadata, action::PODS, "Normal", "Evicted", said).await;
+                Ok(())
+            }
+            // A budget says not yet.
+            Err(e) if matches!(e.code(), Some(404 | 409 | 429)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether volumes are still attached to a drained node.
+    async fn has_volumes(&self, node: &str) -> Result<bool, Error> {
+        let at = path("storage.k8s.io/v1", "volumeattachments", "", "", "");
+        let all = self.writer.send("GET", &at, "application/json", &Value::Null).await?;
+        let items = all["items"].as_array();
+        Ok(items.into_iter().flatten().any(|v| v["spec"]["nodeName"] == node))
+    }
+}
