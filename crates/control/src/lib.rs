@@ -73,9 +73,10 @@ pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
     garbage::start(&client("generic-garbage-collector"), stop, tasks);
     namespaces::start(&world, client, &settings.ca_pem, stop, tasks);
     scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
+    let state = world.cluster_state();
     let karpenter = karpenter::Watched::new(&client("coracle-provisioner"), stop, tasks);
     simulation::start(
-        &world,
+        &state,
         &karpenter,
         &client("coracle-simulated-nodes"),
         &settings.cloud,
@@ -83,7 +84,7 @@ pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
         tasks,
     );
     provisioner::start(
-        &world,
+        &state,
         &karpenter,
         &client("coracle-provisioner"),
         &settings.cloud,

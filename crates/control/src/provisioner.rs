@@ -2,27 +2,31 @@
 //! buying nodes for pods ([`provision`]), for pools of a fixed size ([`static_pools`]) and for room that
 //! is kept ([`buffers`]); bringing nodes up and down ([`lifecycle`], [`termination`]); giving up what is
 //! not needed, no longer as its pool says, or broken ([`disruption`], [`drift`], [`repair`]); and the
-//! status of pools and overlays ([`pools`], [`overlays`]). [`what_if`] asks the same models what they
-//! would do, and changes nothing.
+//! status of pools and overlays ([`pools`], [`overlays`]). What was decided is written down
+//! ([`decisions`]). A [`Reader`] asks the same models what they would do and why, and changes nothing.
 
 mod buffers;
+mod decisions;
 mod disruption;
 mod drift;
+mod explain;
 mod lifecycle;
 mod model;
 mod overlays;
 mod pools;
 mod provision;
+mod reader;
 mod repair;
 mod static_pools;
 mod termination;
-mod what_if;
 
-pub use what_if::{WhatIf, what_if};
+pub use explain::{Alternative, Budget, NodeFacts, PodFacts, PoolFacts};
+pub use reader::{Reader, WhatIf};
 
-use crate::{Stop, api::Writer, karpenter::Watched, world::World};
+use crate::{Stop, api::Writer, karpenter::Watched, world::ClusterState};
 use coracle_clouds::{CapacityType, Simulated};
 use coracle_provisioning::overlay::Overlay;
+use coracle_scheduling::{PodSpec, pod::PodKey};
 use coracle_workloads::{PodView, Resource, pod};
 use kube::Client;
 use parking_lot::{Mutex, RwLock};
@@ -58,7 +62,7 @@ pub struct Options {
 /// What all loops share.
 pub(crate) struct Shared {
     options: Options,
-    world: Arc<World>,
+    world: Arc<ClusterState>,
     karpenter: Arc<Watched>,
     cloud: Arc<Simulated>,
     writer: Writer,
@@ -69,6 +73,9 @@ pub(crate) struct Shared {
     touched: Mutex<HashMap<String, Instant>>,
     /// Overlays that hold, in their order.
     overlays: RwLock<Arc<Vec<Overlay>>>,
+    decisions: decisions::Kept,
+    /// Pods that the last plan found no place for: nobody waits for them.
+    hopeless: Mutex<HashSet<PodKey>>,
     /// What room each buffer wants to be kept.
     room: Mutex<buffers::Room>,
     wake_provision: Notify,
@@ -77,7 +84,7 @@ pub(crate) struct Shared {
 
 /// Starts the provisioner.
 pub fn start(
-    world: &Arc<World>,
+    world: &Arc<ClusterState>,
     karpenter: &Arc<Watched>,
     client: &Client,
     cloud: &Arc<Simulated>,
@@ -139,7 +146,7 @@ pub fn start(
 
 impl Shared {
     fn new(
-        world: &Arc<World>,
+        world: &Arc<ClusterState>,
         karpenter: &Arc<Watched>,
         cloud: &Arc<Simulated>,
         writer: Writer,
@@ -149,6 +156,8 @@ impl Shared {
             options,
             overlays: RwLock::default(),
             room: Mutex::default(),
+            decisions: decisions::Kept::default(),
+            hopeless: Mutex::default(),
             world: world.clone(),
             karpenter: karpenter.clone(),
             cloud: cloud.clone(),
@@ -159,6 +168,13 @@ impl Shared {
             wake_provision: Notify::new(),
             wake_disruption: Notify::new(),
         }
+    }
+
+    /// Pods that wait for a node, as plans see them.
+    fn waiting(&self) -> Vec<Arc<PodSpec>> {
+        let gated = |p: &PodView| p.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+        let all = self.world.pods.grouped("").into_iter();
+        all.filter(|p| pod::is_active(p) && !gated(p)).map(|p| self.wishes(&p.asks)).collect()
     }
 
     async fn synced(&self) {

@@ -14,7 +14,7 @@ use crate::{
     karpenter::{self, PRICE, UNREGISTERED, Watched, condition, is_true},
     queue::Queue,
     stopped,
-    world::World,
+    world::ClusterState,
 };
 use coracle_clouds::{CapacityReservation, CapacityType, Fault, FaultKind, Machine, Simulated};
 use coracle_meta::time::{rfc3339, rfc3339_micro};
@@ -35,7 +35,7 @@ pub const DEADLINE: &str = "coracle.dev/interruption-deadline";
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 struct Kubelets {
-    world: Arc<World>,
+    world: Arc<ClusterState>,
     karpenter: Arc<Watched>,
     cloud: Arc<Simulated>,
     writer: Writer,
@@ -46,7 +46,7 @@ struct Kubelets {
 
 /// Starts the kubelets.
 pub fn start(
-    world: &Arc<World>,
+    world: &Arc<ClusterState>,
     karpenter: &Arc<Watched>,
     client: &Client,
     cloud: &Arc<Simulated>,
@@ -65,7 +65,7 @@ pub fn start(
     karpenter.classes.on_change(move |c| {
         if c.object().is_some() {
             me.cloud.set_faults(me.faults());
-            me.cloud.set_reservations(me.reservations());
+            me.cloud.set_reservations(reservations(&me.karpenter));
         }
     });
 
@@ -111,21 +111,20 @@ pub fn start(
     });
 }
 
-impl Kubelets {
-    /// What is paid for already, by all classes.
-    fn reservations(&self) -> Vec<CapacityReservation> {
-        let read = |r: &Value| CapacityReservation {
-            id: karpenter::text(&r["id"]),
-            instance_type: karpenter::text(&r["instanceType"]),
-            zone: karpenter::text(&r["zone"]),
-            count: r["count"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or(0),
-        };
-        let classes = self.karpenter.classes.all();
-        let lists =
-            classes.iter().filter_map(|c| c.data["spec"]["capacityReservations"].as_array());
-        lists.flatten().map(read).collect()
-    }
+/// What is paid for already, by all classes.
+pub(crate) fn reservations(karpenter: &Watched) -> Vec<CapacityReservation> {
+    let read = |r: &Value| CapacityReservation {
+        id: karpenter::text(&r["id"]),
+        instance_type: karpenter::text(&r["instanceType"]),
+        zone: karpenter::text(&r["zone"]),
+        count: r["count"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or(0),
+    };
+    let classes = karpenter.classes.all();
+    let lists = classes.iter().filter_map(|c| c.data["spec"]["capacityReservations"].as_array());
+    lists.flatten().map(read).collect()
+}
 
+impl Kubelets {
     /// The faults of all classes.
     fn faults(&self) -> Vec<Fault> {
         let classes = self.karpenter.classes.all();

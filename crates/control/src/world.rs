@@ -54,6 +54,60 @@ pub struct World {
     pub leases: Arc<Informer<Lease>>,
 }
 
+/// What the parts that deal with nodes watch: the provisioner, and the simulated kubelets. They run
+/// beside clusters whose other kinds they have no rights to.
+pub struct ClusterState {
+    /// Pods, grouped by their nodes.
+    pub pods: Arc<Informer<PodView>>,
+    /// Nodes.
+    pub nodes: Arc<Informer<Node>>,
+    /// Namespaces.
+    pub namespaces: Arc<Informer<Namespace>>,
+    /// Daemon sets.
+    pub daemon_sets: Arc<Informer<DaemonSet>>,
+    /// Budgets.
+    pub budgets: Arc<Informer<PodDisruptionBudget>>,
+    /// Leases of nodes.
+    pub leases: Arc<Informer<Lease>>,
+}
+
+impl ClusterState {
+    /// Starts to watch.
+    pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        Arc::new(Self {
+            pods: pods(client, stop, tasks),
+            nodes: whole(client, stop, tasks),
+            namespaces: whole(client, stop, tasks),
+            daemon_sets: whole(client, stop, tasks),
+            budgets: whole(client, stop, tasks),
+            leases: leases(client, stop, tasks),
+        })
+    }
+
+    /// Waits until everything has been listed once.
+    pub async fn synced(&self) {
+        tokio::join!(
+            self.pods.synced(),
+            self.nodes.synced(),
+            self.namespaces.synced(),
+            self.daemon_sets.synced(),
+            self.budgets.synced(),
+        );
+    }
+}
+
+fn pods(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<PodView>> {
+    let mut templates = Templates::default();
+    let share = move |p: &mut PodView| templates.share(p);
+    let node_name: GroupBy<PodView> = |p| &p.node_name;
+    Informer::start(Api::all(client.clone()), share, Some(node_name), stop, tasks)
+}
+
+fn leases(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<Lease>> {
+    let api = Api::namespaced(client.clone(), "kube-node-lease");
+    Informer::start(api, |_| (), None, stop, tasks)
+}
+
 fn whole<K>(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<K>>
 where
     K: kube::Resource<DynamicType = ()>
@@ -70,11 +124,8 @@ where
 impl World {
     /// Starts to watch everything.
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
-        let mut templates = Templates::default();
-        let share = move |p: &mut PodView| templates.share(p);
-        let node_name: GroupBy<PodView> = |p| &p.node_name;
         Arc::new(Self {
-            pods: Informer::start(Api::all(client.clone()), share, Some(node_name), stop, tasks),
+            pods: pods(client, stop, tasks),
             nodes: whole(client, stop, tasks),
             namespaces: whole(client, stop, tasks),
             service_accounts: whole(client, stop, tasks),
@@ -88,13 +139,19 @@ impl World {
             cron_jobs: whole(client, stop, tasks),
             budgets: whole(client, stop, tasks),
             replication_controllers: whole(client, stop, tasks),
-            leases: Informer::start(
-                Api::namespaced(client.clone(), "kube-node-lease"),
-                |_| (),
-                None,
-                stop,
-                tasks,
-            ),
+            leases: leases(client, stop, tasks),
+        })
+    }
+
+    /// What the parts that deal with nodes watch, watched once for all.
+    pub fn cluster_state(&self) -> Arc<ClusterState> {
+        Arc::new(ClusterState {
+            pods: self.pods.clone(),
+            nodes: self.nodes.clone(),
+            namespaces: self.namespaces.clone(),
+            daemon_sets: self.daemon_sets.clone(),
+            budgets: self.budgets.clone(),
+            leases: self.leases.clone(),
         })
     }
 

@@ -1,11 +1,13 @@
 //! The `coracle` binary: command line and wiring, the only crate that knows all parts.
 //!
-//! `up` (in [`up`]) puts a cluster together, [`nodes`] is the viewer, [`plan`] asks what-if, the rest is
-//! small. Policy
+//! `up` (in [`up`]) puts a cluster together, [`nodes`] is the viewer, [`plan`] asks what-if, [`explain`]
+//! asks why, the rest is small. Policy
 //! lives in the crates below; this one only passes arguments down and errors up.
 
+mod client;
 mod defaults;
 mod envtest;
+mod explain;
 mod kubeconfig;
 mod nodes;
 mod plan;
@@ -33,6 +35,8 @@ enum Command {
     Nodes(nodes::Options),
     /// Say what would be bought, and what it would cost, before it happens
     Plan(plan::Options),
+    /// Say why a node, pod or NodePool is as it is: why it was bought, why it stays, why it waits
+    Explain(explain::Options),
     /// Print the administrator's kubeconfig
     Kubeconfig {
         /// Data directory of the cluster
@@ -100,6 +104,7 @@ fn run(command: Command) -> Result<()> {
         Command::EnvtestAssets { dir } => envtest::assets(&dir),
         Command::Nodes(options) => nodes::run(&options),
         Command::Plan(options) => plan::run(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::Kubeconfig { data_dir } => kubeconfig::print(&data_dir),
         Command::Version { output } => {
             version(output);

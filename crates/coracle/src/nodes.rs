@@ -5,18 +5,14 @@ mod live;
 mod model;
 mod render;
 
-use crate::{Output, up::DATA_DIR};
+use crate::{Output, client};
 use anyhow::{Context, Result};
 use coracle_control::{informer::Informer, karpenter};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{
-    Api, Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-    core::DynamicObject,
-};
+use kube::{Api, core::DynamicObject};
 use std::{
     io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -52,20 +48,14 @@ pub(crate) struct Watched {
 
 /// Shows nodes until the user has seen enough.
 pub(crate) fn run(o: &Options) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(show(o));
-    runtime.shutdown_background();
-    result
+    client::block_on(show(o))
 }
 
 async fn show(o: &Options) -> Result<()> {
-    // Two providers may be linked; this one is meant.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let selector =
         coracle_meta::LabelSelector::parse(o.node_selector.as_deref().unwrap_or_default())
             .context("--node-selector")?;
-    let client = client(o.kubeconfig.as_deref()).await?;
-    client.apiserver_version().await.context("cannot reach the cluster")?;
+    let client = client::connect(o.kubeconfig.as_deref()).await?;
     let (_stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let resource = karpenter::resource(karpenter::API, "NodeClaim", "nodeclaims");
@@ -98,25 +88,4 @@ async fn show(o: &Options) -> Result<()> {
         return Ok(());
     }
     live::run(&watched).await
-}
-
-pub(crate) async fn client(file: Option<&Path>) -> Result<Client> {
-    let local = Path::new(DATA_DIR).join("kubeconfig");
-    let chosen = match file {
-        Some(f) => Some(f.to_owned()),
-        None if std::env::var_os("KUBECONFIG").is_none() && local.exists() => Some(local),
-        None => None,
-    };
-    let options = KubeConfigOptions::default();
-    let config = match chosen {
-        Some(f) => {
-            let kubeconfig = Kubeconfig::read_from(&f)
-                .with_context(|| format!("cannot read {}", f.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await?
-        }
-        None => Config::from_kubeconfig(&options)
-            .await
-            .context("no kubeconfig was found; say --kubeconfig FILE")?,
-    };
-    Ok(Client::try_from(config)?)
 }

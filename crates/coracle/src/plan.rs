@@ -4,10 +4,10 @@
 mod manifests;
 mod report;
 
-use crate::Output;
+use crate::{Output, client};
 use anyhow::{Context, Result, bail};
 use coracle_clouds::{Settings, Simulated};
-use coracle_control::{karpenter, provisioner::what_if};
+use coracle_control::{karpenter, provisioner::Reader};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, core::DynamicObject};
 use manifests::Manifests;
@@ -42,22 +42,16 @@ pub(crate) struct Options {
 
 /// Plans, and prints the plan.
 pub(crate) fn run(o: &Options) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(plan(o));
-    runtime.shutdown_background();
-    result
+    client::block_on(plan(o))
 }
 
 async fn plan(o: &Options) -> Result<()> {
-    // Two providers may be linked; this one is meant.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg).context("--cloud")?;
     let mut wanted = Manifests::default();
     for file in &o.filename {
         wanted.read(file, &o.namespace)?;
     }
-    let client = crate::nodes::client(o.kubeconfig.as_deref()).await?;
-    client.apiserver_version().await.context("cannot reach the cluster")?;
+    let client = client::connect(o.kubeconfig.as_deref()).await?;
     let resource = karpenter::resource(karpenter::API, "NodePool", "nodepools");
     let pools = Api::<DynamicObject>::all_with(client.clone(), &resource);
     let listed = pools.list(&kube::api::ListParams::default()).await;
@@ -68,8 +62,10 @@ async fn plan(o: &Options) -> Result<()> {
         add_replicas(&client, scale, &o.namespace, &mut wanted).await?;
     }
     let pods: Vec<Pod> = wanted.pods()?;
-    let found =
-        what_if(&client, &Arc::new(Simulated::new(cloud)), &pods, (&o.policy).into()).await?;
+    let cloud = Arc::new(Simulated::new(cloud));
+    let reader = Reader::open(&client, &cloud, (&o.policy).into()).await?;
+    let found = reader.what_if(&pods).await?;
+    reader.close().await;
     let report = report::Report::new(&found, &wanted, pods.len());
     match o.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report.to_json())?),

@@ -137,6 +137,52 @@ pub fn search(
     best
 }
 
+/// What giving up one node would come to.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The move, if its pods fit elsewhere at all.
+    pub command: Option<Command>,
+    /// Why it is not made; `None` if it is worth it.
+    pub against: Option<String>,
+}
+
+/// What the search makes of one node, for who asks why it stays.
+pub fn verdict(
+    snapshot: &Snapshot,
+    candidate: &Candidate,
+    pools: &[Pool],
+    daemons: &[Arc<PodSpec>],
+    terms: Terms,
+) -> Verdict {
+    let Some(command) = what_if(snapshot, &[candidate], pools, daemons) else {
+        let against = Some("its pods fit on no other nodes, there or new".to_owned());
+        return Verdict { command: None, against };
+    };
+    let (price, saves) = (candidate.usd_per_hour, command.saves_usd_per_hour);
+    let charge = USD_PER_EVICTION * command.disruption;
+    let known = BTreeMap::from([(candidate.pool.as_str(), terms)]);
+    let against = if saves <= 1e-9 {
+        Some(format!(
+            "the cheapest other way costs ${:.4}/h, and this node ${price:.4}/h",
+            price - saves
+        ))
+    } else if saves < price * MIN_SAVINGS {
+        Some(format!(
+            "another way saves ${saves:.4}/h, less than {:.0} % of its price",
+            MIN_SAVINGS * 100.0
+        ))
+    } else if command.worth() <= 0.0 {
+        Some(format!(
+            "another way saves ${saves:.4}/h, and moving its pods is charged with ${charge:.4}"
+        ))
+    } else if !acceptable(&command, &[candidate], &known) {
+        Some("its NodePool is Balanced, and moving its pods disturbs more than twice the share that it saves".to_owned())
+    } else {
+        None
+    };
+    Verdict { command: Some(command), against }
+}
+
 /// Whether a move is worth what it disturbs, to itself and to the pools that it touches.
 fn acceptable(command: &Command, set: &[&Candidate], terms: &BTreeMap<&str, Terms>) -> bool {
     let price: f64 = set.iter().map(|c| c.usd_per_hour).sum();

@@ -19,6 +19,6 @@ pub mod offering;
 pub mod overlay;
 pub mod pack;
 
-pub use consolidate::{Candidate, Command, Terms};
+pub use consolidate::{Candidate, Command, Terms, Verdict};
 pub use offering::{MinValues, Offering, Pool, PoolType, Reservation};
 pub use pack::{NewNode, Place, Plan};

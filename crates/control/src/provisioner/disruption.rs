@@ -1,18 +1,20 @@
 //! Giving up nodes: empty ones at once, others when their pods fit elsewhere for less.
 
-use super::{CLAIMS, Shared, buffers, lifecycle, provision};
+use super::{CLAIMS, Shared, buffers, decisions::Decision, lifecycle, provision};
 use crate::{
     Stop,
-    api::Error,
-    karpenter::{DO_NOT_DISRUPT, NodePool, is_true},
+    api::{Error, path},
+    karpenter::{API, DO_NOT_DISRUPT, NodePool, is_true},
     stopped,
 };
+use coracle_meta::time::{parse_rfc3339, rfc3339};
 use coracle_provisioning::{
     Candidate, Command, Plan, Pool, Terms, budget, consolidate, offering::POOL, pack,
 };
 use coracle_scheduling::Snapshot;
 use coracle_workloads::{PodView, pod};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::DynamicObject;
 use serde_json::json;
 use std::{
@@ -27,12 +29,36 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Replacements that are not ready after this are waited for no longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Comings and goings of pods are noted at most this often.
+const NOTE_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
 /// A command whose replacements are on their way.
 struct Running {
     reason: &'static str,
     remove: Vec<String>,
     replacements: Vec<String>,
     since: Instant,
+}
+
+/// A node that goes, as it was.
+pub(super) struct Removed {
+    pub(super) name: String,
+    pub(super) pool: String,
+    pub(super) instance_type: String,
+    pub(super) usd_per_hour: f64,
+    pub(super) pods: usize,
+}
+
+fn removed(shared: &Shared, name: &str) -> Option<Removed> {
+    let claim = claim(shared, name)?;
+    let model = shared.model(&claim)?;
+    Some(Removed {
+        name: name.to_owned(),
+        pool: claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default(),
+        instance_type: model.instance_type.name.clone(),
+        usd_per_hour: model.usd_per_hour,
+        pods: shared.pods_on(name).iter().filter(|p| !lifecycle::stays(p)).count(),
+    })
 }
 
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
@@ -69,8 +95,9 @@ async fn look(
         *running = None;
     }
     release(shared).await?;
+    note_pod_events(shared).await?;
     // While pods wait for a place, what looks unneeded may be needed.
-    let waiting = shared.world.pods.grouped("").iter().any(|p| pod::is_active(p));
+    let waiting = shared.is_needed();
     let coming = shared
         .karpenter
         .claims
@@ -96,9 +123,21 @@ async fn look(
     if !waiting {
         let empty = consolidate::empty(&candidates, |pool| allowed(pool, "Empty"));
         if !empty.is_empty() {
+            let removed: Vec<Removed> = empty.iter().filter_map(|n| removed(shared, n)).collect();
+            let saves = removed.iter().map(|r| r.usd_per_hour).sum();
             for name in &empty {
                 give_up(shared, name, "Empty", "the node has no pods that need it").await?;
             }
+            let message = format!("{} node(s) had no pods that need them", removed.len());
+            shared
+                .record(Decision {
+                    action: "Empty",
+                    message,
+                    plan: None,
+                    removed,
+                    saves_usd_per_hour: saves,
+                })
+                .await;
             return Ok(Some(SETTLE));
         }
     }
@@ -168,7 +207,7 @@ async fn replace_drifted(
     for c in drifted.iter().filter_map(|name| claim(shared, name)) {
         // A deadline lets a drain begin that pods would hold up otherwise.
         let patient = c.data["spec"]["terminationGracePeriod"].is_null();
-        let Some(candidate) = candidate(shared, &c, patient) else { continue };
+        let Ok(candidate) = candidate(shared, &c, patient) else { continue };
         let Some(pool) = pools.get(&candidate.pool) else { continue };
         let n = taken.entry(candidate.pool.clone()).or_default();
         if *n < allowed(&candidate.pool, "Drifted") {
@@ -237,11 +276,8 @@ fn candidates(
         if pool.replicas.is_some() {
             continue;
         }
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        let Some(since) = lifecycle::initialized_at(&claim) else { continue };
+        let Some(calm) = quiet_for(shared, &claim) else { continue };
         let Some(quiet) = pool.consolidate_after.map(|d| shared.real(d)) else { continue };
-        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-        let calm = shared.touched.lock().get(&name).map_or(age, |t| t.elapsed()).min(age);
         if calm < quiet {
             wait = Some(wait.map_or(quiet - calm, |w| w.min(quiet - calm)));
             continue;
@@ -251,28 +287,92 @@ fn candidates(
     (found, wait)
 }
 
-/// A node of a claim, if it may be moved, and, for the `patient`, if all that runs on it may.
-fn candidate(shared: &Shared, claim: &DynamicObject, patient: bool) -> Option<Candidate> {
-    let kept = |a: Option<&BTreeMap<String, String>>| {
-        a.and_then(|a| a.get(DO_NOT_DISRUPT)).is_some_and(|v| v == "true")
-    };
-    let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL))?.clone();
-    let name = claim.metadata.name.clone()?;
-    let node = shared.world.nodes.get("", &name)?;
-    if claim.metadata.deletion_timestamp.is_some() || kept(node.metadata.annotations.as_ref()) {
-        return None;
+impl Shared {
+    /// Whether a pod waits that may still find a place.
+    pub(super) fn is_needed(&self) -> bool {
+        let hopeless = self.hopeless.lock();
+        self.waiting().iter().any(|p| !hopeless.contains(&p.key))
+    }
+}
+
+/// How long no pod came to or left a node; `None` while it is not set up. What this process has not seen
+/// it takes from the claim.
+pub(super) fn quiet_for(shared: &Shared, claim: &DynamicObject) -> Option<Duration> {
+    let ago =
+        |t: Timestamp| Duration::try_from(Timestamp::now().duration_since(t)).unwrap_or_default();
+    let age = ago(lifecycle::initialized_at(claim)?);
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let seen = shared.touched.lock().get(name).map(|t| t.elapsed());
+    Some(seen.or_else(|| last_pod_event(claim).map(ago)).map_or(age, |t| t.min(age)))
+}
+
+fn last_pod_event(claim: &DynamicObject) -> Option<Timestamp> {
+    parse_rfc3339(claim.data["status"]["lastPodEventTime"].as_str()?)
+}
+
+/// Writes down when pods last came to or left nodes, every ten seconds at most, as Karpenter.
+async fn note_pod_events(shared: &Shared) -> Result<(), Error> {
+    let touched: Vec<(String, Duration)> =
+        shared.touched.lock().iter().map(|(n, t)| (n.clone(), t.elapsed())).collect();
+    for (name, ago) in touched {
+        let Some(c) = claim(shared, &name) else { continue };
+        let at = Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN);
+        let noted = last_pod_event(&c);
+        if noted.is_none_or(|t| at.duration_since(t) >= NOTE_EVERY) {
+            let patch = json!({"status": {"lastPodEventTime": rfc3339(at)}});
+            let to = path(API, "nodeclaims", "", &name, "status");
+            match shared.writer.patch(&to, &patch).await {
+                Err(e) if e.code() != Some(404) => return Err(e),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A node of a claim, if it may be moved, and, for the `patient`, if all that runs on it may; why not
+/// otherwise.
+pub(super) fn candidate(
+    shared: &Shared,
+    claim: &DynamicObject,
+    patient: bool,
+) -> Result<Candidate, String> {
+    let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned();
+    let pool = label.ok_or("it belongs to no NodePool")?;
+    let name = claim.metadata.name.clone().unwrap_or_default();
+    let node = shared.world.nodes.get("", &name).ok_or("it is not there yet")?;
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err("it is going already".into());
+    }
+    let kept = node.metadata.annotations.as_ref().and_then(|a| a.get(DO_NOT_DISRUPT));
+    if kept.is_some_and(|v| v == "true") {
+        return Err(format!("its annotation {DO_NOT_DISRUPT} asks to leave it"));
     }
     let pods: Vec<_> = shared.pods_on(&name).into_iter().filter(|p| !lifecycle::stays(p)).collect();
-    let movable = |p: &Arc<PodView>| {
-        !shared.is_kept(p) && !pod::is_deleting(&p.metadata) && may_evict(shared, p)
-    };
-    if patient && !pods.iter().all(movable) {
-        return None;
+    if patient {
+        pods.iter().try_for_each(|p| movable(shared, p))?;
     }
     let usd_per_hour = shared.model(claim).map_or(0.0, |m| m.usd_per_hour);
     let disruption = pods.iter().map(|p| eviction_cost(p).max(0.0)).sum();
     let pods = pods.iter().map(|p| p.asks.clone()).collect();
-    Some(Candidate { node: name, pool, usd_per_hour, pods, disruption })
+    Ok(Candidate { node: name, pool, usd_per_hour, pods, disruption })
+}
+
+/// Whether a pod may move now; why not otherwise.
+fn movable(shared: &Shared, p: &PodView) -> Result<(), String> {
+    let name = || format!("pod {}/{}", p.asks.key.namespace, p.asks.key.name);
+    if shared.is_kept(p) {
+        return Err(format!("the annotation {DO_NOT_DISRUPT} of {} asks to leave it", name()));
+    }
+    if pod::is_deleting(&p.metadata) {
+        return Err(format!("{} is ending", name()));
+    }
+    match blocking(shared, p) {
+        Some(budget) => {
+            Err(format!("PodDisruptionBudget {budget} lets no more pods like {} go", name()))
+        }
+        None => Ok(()),
+    }
 }
 
 fn eviction_cost(p: &PodView) -> f64 {
@@ -282,7 +382,7 @@ fn eviction_cost(p: &PodView) -> f64 {
 }
 
 /// What the nodes of a pool cost an hour, and what evicting all of their pods would count for.
-fn whole(shared: &Shared, pool: &str) -> (f64, f64) {
+pub(super) fn whole(shared: &Shared, pool: &str) -> (f64, f64) {
     let (mut cost, mut disruption) = (0.0, 0.0);
     for claim in shared.claims_of(pool) {
         cost += shared.model(&claim).map_or(0.0, |m| m.usd_per_hour);
@@ -293,23 +393,27 @@ fn whole(shared: &Shared, pool: &str) -> (f64, f64) {
     (cost, disruption)
 }
 
-/// Whether the budgets of a pod let at least one go now.
-fn may_evict(shared: &Shared, p: &PodView) -> bool {
+/// The budget that lets no pod like this one go now.
+fn blocking(shared: &Shared, p: &PodView) -> Option<String> {
     let budgets =
         shared.world.budgets.in_namespace(p.metadata.namespace.as_deref().unwrap_or_default());
-    budgets.iter().all(|b| {
+    let blocks = |b: &&Arc<PodDisruptionBudget>| {
         let selects = b
             .spec
             .as_ref()
             .and_then(|s| s.selector.as_ref())
             .and_then(pod::selector)
             .is_some_and(|s| s.matches_map(Some(p.labels())));
-        !selects || b.status.as_ref().is_some_and(|s| s.disruptions_allowed.unwrap_or(0) > 0)
-    })
+        selects && b.status.as_ref().is_none_or(|s| s.disruptions_allowed.unwrap_or(0) <= 0)
+    };
+    budgets.iter().find(blocks).and_then(|b| b.metadata.name.clone())
 }
 
 /// Nodes of each pool, and how many of them are disturbed already.
-fn counts(shared: &Shared, pools: &HashMap<String, NodePool>) -> HashMap<String, (usize, usize)> {
+pub(super) fn counts(
+    shared: &Shared,
+    pools: &HashMap<String, NodePool>,
+) -> HashMap<String, (usize, usize)> {
     let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
     let going = shared.going.lock().clone();
     for name in pools.keys() {
@@ -361,6 +465,16 @@ pub(super) async fn give_up(
 async fn begin(shared: &Shared, command: Command, reason: &'static str) -> Result<Running, Error> {
     // Replacements first: a node is not tainted for a plan that cannot begin.
     let replacements = provision::create_claims(shared, &command.plan.new_nodes).await?;
+    let gone = command.remove.iter().filter_map(|n| removed(shared, n)).collect();
+    shared
+        .record(Decision {
+            action: reason,
+            message: command.why.clone(),
+            plan: Some((&command.plan, &replacements)),
+            removed: gone,
+            saves_usd_per_hour: command.saves_usd_per_hour,
+        })
+        .await;
     shared.going.lock().extend(command.remove.iter().cloned());
     for c in command.remove.iter().filter_map(|name| claim(shared, name)) {
         shared

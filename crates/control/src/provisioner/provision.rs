@@ -1,6 +1,6 @@
 //! Buying nodes for pods that the scheduler could not place.
 
-use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, drift};
+use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, decisions::Decision, drift};
 use crate::{
     Stop,
     api::{Error, path},
@@ -8,7 +8,7 @@ use crate::{
     stopped,
 };
 use coracle_provisioning::{
-    NewNode,
+    NewNode, Plan,
     offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE},
     pack,
 };
@@ -16,7 +16,11 @@ use coracle_scheduling::PodSpec;
 use coracle_workloads::{PodView, action, pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::task::JoinSet;
 
 /// A backlog is complete when nothing came for this long, or after the second time.
@@ -70,7 +74,16 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
         pack::pack(&mut snapshot, &pods, &s.pools(), &s.daemons())
     });
     let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
-    create_claims(shared, &plan.new_nodes).await?;
+    let hopeless: HashSet<_> = plan.unschedulable.keys().cloned().collect();
+    let before = std::mem::replace(&mut *shared.hopeless.lock(), hopeless);
+    if plan.unschedulable.keys().any(|k| !before.contains(k)) {
+        // What waited for them goes on.
+        shared.wake_disruption.notify_one();
+    }
+    let names = create_claims(shared, &plan.new_nodes).await?;
+    if !names.is_empty() {
+        shared.record(provisioned(&plan, &names)).await;
+    }
     for p in &waiting {
         let Some(why) = plan.unschedulable.get(&p.asks.key) else { continue };
         let uid = p.metadata.uid.clone().unwrap_or_default();
@@ -89,6 +102,23 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     }
     told.retain(|uid, _| waiting.iter().any(|p| p.metadata.uid.as_ref() == Some(uid)));
     Ok(())
+}
+
+fn provisioned<'d>(plan: &'d Plan, names: &'d [String]) -> Decision<'d> {
+    let pods: usize = plan.new_nodes.iter().map(|n| n.pods.len()).sum();
+    let message = format!(
+        "{} node(s) for ${:.4}/h were bought for {pods} pod(s) that had no place; no nodes for them cost less than ${:.4}/h",
+        names.len(),
+        plan.usd_per_hour,
+        plan.lower_bound_usd_per_hour
+    );
+    Decision {
+        action: "Provisioned",
+        message,
+        plan: Some((plan, names)),
+        removed: Vec::new(),
+        saves_usd_per_hour: 0.0,
+    }
 }
 
 impl Shared {

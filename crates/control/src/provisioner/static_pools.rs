@@ -1,6 +1,6 @@
 //! Pools of a fixed size (`spec.replicas`): nodes are kept whatever pods there are.
 
-use super::{Shared, disruption, lifecycle, provision};
+use super::{Shared, decisions::Decision, disruption, lifecycle, provision};
 use crate::{
     Stop,
     api::Error,
@@ -8,7 +8,7 @@ use crate::{
     karpenter::{NodePool, is_true},
     queue::Queue,
 };
-use coracle_provisioning::{offering::POOL, pack};
+use coracle_provisioning::{Plan, offering::POOL, pack};
 use kube::core::DynamicObject;
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -71,7 +71,21 @@ impl Shared {
             nodes.extend(pack::any_node(&mut pool, &daemons));
         }
         let all = nodes.len() == replicas - claims.len();
-        provision::create_claims(self, &nodes).await?;
+        let plan = Plan::of_nodes(nodes);
+        let names = provision::create_claims(self, &plan.new_nodes).await?;
+        if !names.is_empty() {
+            self.record(Decision {
+                action: "Provisioned",
+                message: format!(
+                    "NodePool {name} wants {replicas} node(s) and had {}",
+                    claims.len()
+                ),
+                plan: Some((&plan, &names)),
+                removed: Vec::new(),
+                saves_usd_per_hour: 0.0,
+            })
+            .await;
+        }
         Ok((!all).then(|| self.real(AGAIN)))
     }
 

@@ -13,6 +13,7 @@ mod demo;
 mod drift;
 mod durability;
 mod envtest;
+mod explain;
 mod extension;
 mod golden;
 mod history;
