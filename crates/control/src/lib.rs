@@ -16,6 +16,7 @@ pub mod definitions;
 pub mod garbage;
 pub mod informer;
 pub mod karpenter;
+pub mod leader;
 pub mod namespaces;
 pub mod provisioner;
 pub mod queue;
@@ -47,8 +48,8 @@ pub struct Settings {
     pub ca_pem: String,
     /// How the scheduler ranks nodes.
     pub profile: Profile,
-    /// Where nodes are bought.
-    pub cloud: Arc<Simulated>,
+    /// Where nodes are bought; `None` to leave that to another process.
+    pub cloud: Option<Arc<Simulated>>,
     /// How the provisioner decides.
     pub provisioner: provisioner::Options,
 }
@@ -73,23 +74,34 @@ pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
     garbage::start(&client("generic-garbage-collector"), stop, tasks);
     namespaces::start(&world, client, &settings.ca_pem, stop, tasks);
     scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
-    let state = world.cluster_state();
-    let karpenter = karpenter::Watched::new(&client("coracle-provisioner"), stop, tasks);
-    simulation::start(
-        &state,
-        &karpenter,
-        &client("coracle-simulated-nodes"),
-        &settings.cloud,
-        stop,
-        tasks,
-    );
-    provisioner::start(
-        &state,
-        &karpenter,
-        &client("coracle-provisioner"),
-        &settings.cloud,
-        settings.provisioner,
-        stop,
-        tasks,
-    );
+    if let Some(cloud) = &settings.cloud {
+        let state = world.cluster_state();
+        let clients = ProvisionerClients {
+            provisioner: client("coracle-provisioner"),
+            nodes: client("coracle-simulated-nodes"),
+        };
+        run_provisioner(&state, &clients, cloud, settings.provisioner, stop, tasks);
+    }
+}
+
+/// Who the provisioner and the simulated kubelets are.
+pub struct ProvisionerClients {
+    /// The provisioner.
+    pub provisioner: Client,
+    /// The kubelets.
+    pub nodes: Client,
+}
+
+/// Starts the provisioner and the kubelets of its simulated machines, and nothing else.
+pub fn run_provisioner(
+    state: &Arc<world::ClusterState>,
+    clients: &ProvisionerClients,
+    cloud: &Arc<Simulated>,
+    options: provisioner::Options,
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) {
+    let karpenter = karpenter::Watched::new(&clients.provisioner, stop, tasks);
+    simulation::start(state, &karpenter, &clients.nodes, cloud, stop, tasks);
+    provisioner::start(state, &karpenter, &clients.provisioner, cloud, options, stop, tasks);
 }

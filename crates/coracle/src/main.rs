@@ -4,6 +4,7 @@
 //! asks why, the rest is small. Policy
 //! lives in the crates below; this one only passes arguments down and errors up.
 
+mod attach;
 mod client;
 mod defaults;
 mod envtest;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Start a cluster and run it until Ctrl-C
     Up(up::Options),
+    /// Run the provisioner beside any Kubernetes, through its API alone
+    Attach(attach::Options),
     /// Show nodes, how full they are and what they cost
     Nodes(nodes::Options),
     /// Say what would be bought, and what it would cost, before it happens
@@ -101,6 +104,7 @@ fn chain(e: &anyhow::Error) -> String {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up::run(options),
+        Command::Attach(options) => attach::run(&options),
         Command::EnvtestAssets { dir } => envtest::assets(&dir),
         Command::Nodes(options) => nodes::run(&options),
         Command::Plan(options) => plan::run(&options),

@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Start without the default NodePool and its class
     #[arg(long)]
     no_default_nodepool: bool,
+    /// Leave buying nodes to another process, such as `coracle attach`
+    #[arg(long)]
+    no_provisioner: bool,
     /// Admission plugins to leave out, by upstream's names: ServiceAccount, Priority,
     /// DefaultTolerationSeconds, NamespaceLifecycle
     #[arg(long, value_name = "PLUGINS", value_delimiter = ',')]
@@ -76,9 +79,7 @@ enum Profile {
 /// Runs a cluster until it is told to stop.
 pub(crate) fn run(options: Options) -> Result<()> {
     let started = Instant::now();
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
-        .context("the value of --log is no filter")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    start_log(&options.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -86,6 +87,14 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let result = runtime.block_on(cluster(options, started));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+/// Logs to standard error what a filter lets through.
+pub(crate) fn start_log(filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .context("the value of --log is no filter")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
 }
 
 async fn cluster(o: Options, started: Instant) -> Result<()> {
@@ -146,7 +155,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
             Profile::Pack => coracle_scheduling::Profile::Pack,
             Profile::Spread => coracle_scheduling::Profile::Spread,
         },
-        cloud: Arc::new(Simulated::new(cloud)),
+        cloud: (!o.no_provisioner).then(|| Arc::new(Simulated::new(cloud))),
         provisioner: (&o.policy).into(),
     };
     coracle_control::run(&settings, &stopping, &mut tasks);

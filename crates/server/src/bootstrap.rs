@@ -19,6 +19,14 @@ pub struct BootstrapError {
     source: Status,
 }
 
+/// The rules of one of our own parts' cluster roles, for who runs the part beside another cluster.
+pub fn rules_of(cluster_role: &str) -> Vec<Value> {
+    let all = policy(OWN_POLICY);
+    let role =
+        all.iter().find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == cluster_role);
+    role.and_then(|o| o["rules"].as_array().cloned()).unwrap_or_default()
+}
+
 /// Creates what is missing.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod apply;
+mod attach;
 mod bad_input;
 mod cli;
 mod client;
