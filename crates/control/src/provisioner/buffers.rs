@@ -183,17 +183,22 @@ impl Shared {
     }
 }
 
-/// Puts the pods that keep room onto nodes. Returns them by node; what finds no place is left out.
+/// Puts pods that are not bound, or not there, onto nodes as the scheduler might. Returns them by node,
+/// and how many found no place.
 pub(super) fn occupy(
     snapshot: &mut Snapshot,
-    room: Vec<Arc<PodSpec>>,
-) -> HashMap<String, Vec<Arc<PodSpec>>> {
+    pods: Vec<Arc<PodSpec>>,
+) -> (HashMap<String, Vec<Arc<PodSpec>>>, usize) {
     let mut by_node: HashMap<String, Vec<Arc<PodSpec>>> = HashMap::new();
-    for pod in room {
-        if let Ok(node) = snapshot.schedule(&pod, Profile::Pack) {
-            snapshot.add_pod(pod.clone(), &node);
-            by_node.entry(node).or_default().push(pod);
+    let mut homeless = 0;
+    for pod in pods {
+        match snapshot.schedule(&pod, Profile::Pack) {
+            Ok(node) => {
+                snapshot.add_pod(pod.clone(), &node);
+                by_node.entry(node).or_default().push(pod);
+            }
+            Err(_) => homeless += 1,
         }
     }
-    by_node
+    (by_node, homeless)
 }

@@ -11,7 +11,7 @@ use coracle_meta::time::{parse_rfc3339, rfc3339};
 use coracle_provisioning::{
     Candidate, Command, Plan, Pool, Terms, budget, consolidate, offering::POOL, pack,
 };
-use coracle_scheduling::Snapshot;
+use coracle_scheduling::{PodSpec, Snapshot};
 use coracle_workloads::{PodView, pod};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -96,14 +96,6 @@ async fn look(
     }
     release(shared).await?;
     note_pod_events(shared).await?;
-    // While pods wait for a place, what looks unneeded may be needed.
-    let waiting = shared.is_needed();
-    let coming = shared
-        .karpenter
-        .claims
-        .all()
-        .iter()
-        .any(|c| c.metadata.deletion_timestamp.is_none() && !is_true(c, "Initialized"));
     let pools: HashMap<String, NodePool> = shared
         .karpenter
         .pools
@@ -113,39 +105,18 @@ async fn look(
         .map(|p| (p.name.clone(), p))
         .collect();
     let (mut candidates, wait) = candidates(shared, &pools);
-    let snapshot = with_room(shared, &mut candidates).await?;
+    // What waits with no place yet may need any node: the provisioner goes first.
+    let Some(snapshot) = as_it_will_be(shared, &mut candidates).await? else { return Ok(wait) };
     let now = Timestamp::now();
     let counts = counts(shared, &pools);
     let allowed = |pool: &str, reason: &str| {
         let (total, disrupted) = counts.get(pool).copied().unwrap_or_default();
         pools.get(pool).map_or(0, |p| budget::allowed(&p.budgets, reason, total, disrupted, now))
     };
-    if !waiting {
-        let empty = consolidate::empty(&candidates, |pool| allowed(pool, "Empty"));
-        if !empty.is_empty() {
-            let removed: Vec<Removed> = empty.iter().filter_map(|n| removed(shared, n)).collect();
-            let saves = removed.iter().map(|r| r.usd_per_hour).sum();
-            for name in &empty {
-                give_up(shared, name, "Empty", "the node has no pods that need it").await?;
-            }
-            let message = format!("{} node(s) had no pods that need them", removed.len());
-            shared
-                .record(Decision {
-                    action: "Empty",
-                    message,
-                    plan: None,
-                    removed,
-                    saves_usd_per_hour: saves,
-                })
-                .await;
-            return Ok(Some(SETTLE));
-        }
-    }
-    if waiting
-        || coming
-        || shared.karpenter.claims.all().iter().any(|c| c.metadata.deletion_timestamp.is_some())
-    {
-        return Ok(wait);
+    let empty = consolidate::empty(&candidates, |pool| allowed(pool, "Empty"));
+    if !empty.is_empty() {
+        give_up_empty(shared, &empty).await?;
+        return Ok(Some(SETTLE));
     }
     if let Some(command) = replace_drifted(shared, &pools, &allowed).await? {
         *running = Some(begin(shared, command, "Drifted").await?);
@@ -180,19 +151,44 @@ async fn look(
     Ok(Some(Duration::from_millis(500)))
 }
 
-/// The cluster with the room that buffers keep: it is moved as pods are, and costs nothing to move.
-async fn with_room(shared: &Arc<Shared>, candidates: &mut [Candidate]) -> Result<Snapshot, Error> {
+async fn give_up_empty(shared: &Shared, empty: &[String]) -> Result<(), Error> {
+    let removed: Vec<Removed> = empty.iter().filter_map(|n| removed(shared, n)).collect();
+    let saves_usd_per_hour = removed.iter().map(|r| r.usd_per_hour).sum();
+    for name in empty {
+        give_up(shared, name, "Empty", "the node has no pods that need it").await?;
+    }
+    let message = format!("{} node(s) had no pods that need them", removed.len());
+    let decision = Decision { action: "Empty", message, plan: None, removed, saves_usd_per_hour };
+    shared.record(decision).await;
+    Ok(())
+}
+
+/// The cluster as it will be: with pods that wait, or that leave a node which goes, on the nodes that
+/// they fit, and with the room that buffers keep, which moves as pods do and costs nothing to move.
+/// `None` when one of these pods fits no node.
+async fn as_it_will_be(
+    shared: &Arc<Shared>,
+    candidates: &mut [Candidate],
+) -> Result<Option<Snapshot>, Error> {
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
         let mut snapshot = s.snapshot();
-        let by_node = buffers::occupy(&mut snapshot, s.room());
-        (snapshot, by_node)
+        let mut coming = s.hopeful();
+        coming.extend(s.leaving());
+        let (mut by_node, homeless) = buffers::occupy(&mut snapshot, coming);
+        if homeless > 0 {
+            return None;
+        }
+        let (room, _) = buffers::occupy(&mut snapshot, s.room());
+        room.into_iter().for_each(|(node, pods)| by_node.entry(node).or_default().extend(pods));
+        Some((snapshot, by_node))
     });
-    let (snapshot, mut by_node) = found.await.map_err(|e| Error::Request(e.to_string()))?;
+    let found = found.await.map_err(|e| Error::Request(e.to_string()))?;
+    let Some((snapshot, mut by_node)) = found else { return Ok(None) };
     for c in candidates {
         c.pods.extend(by_node.remove(&c.node).unwrap_or_default());
     }
-    Ok(snapshot)
+    Ok(Some(snapshot))
 }
 
 /// A wave of replacements for nodes that have drifted, as large as the budgets let it be.
@@ -288,10 +284,31 @@ fn candidates(
 }
 
 impl Shared {
-    /// Whether a pod waits that may still find a place.
-    pub(super) fn is_needed(&self) -> bool {
+    /// Pods that wait and may still find a place.
+    pub(super) fn hopeful(&self) -> Vec<Arc<PodSpec>> {
+        let mut all = self.waiting();
         let hopeless = self.hopeless.lock();
-        self.waiting().iter().any(|p| !hopeless.contains(&p.key))
+        all.retain(|p| !hopeless.contains(&p.key));
+        all
+    }
+
+    /// Stand-ins for pods whose nodes go: others like them will come.
+    fn leaving(&self) -> Vec<Arc<PodSpec>> {
+        let going = self.going.lock().clone();
+        let claims = self.karpenter.claims.all();
+        let goes = claims.iter().filter(|c| {
+            let name = c.metadata.name.as_deref().unwrap_or_default();
+            c.metadata.deletion_timestamp.is_some() || going.contains(name)
+        });
+        let nodes = goes.filter_map(|c| c.metadata.name.as_deref());
+        let pods = nodes.flat_map(|n| self.pods_on(n));
+        let moving = pods.filter(|p| !lifecycle::stays(p) && !pod::is_deleting(&p.metadata));
+        let stand_in = |p: Arc<PodView>| {
+            let mut spec = (*self.wishes(&p.asks)).clone();
+            spec.key.name.push_str("-moved");
+            Arc::new(spec)
+        };
+        moving.map(stand_in).collect()
     }
 }
 
@@ -499,6 +516,12 @@ async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
     if !claims.iter().flatten().all(|c| is_true(c, "Initialized")) {
         return Ok(false);
     }
+    // What came meanwhile may ask to be left alone: then nothing goes, and the next look starts anew.
+    if r.reason == "Underutilized"
+        && r.remove.iter().any(|n| is_kept(shared, n) && is_blocked(shared, n))
+    {
+        return Ok(true);
+    }
     let left: Vec<&String> = r.remove.iter().filter(|name| is_kept(shared, name)).collect();
     for name in &left {
         let why = match r.reason {
@@ -509,6 +532,10 @@ async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
     }
     // Over when the deletions have been seen, or the taints would be taken back.
     Ok(left.is_empty())
+}
+
+fn is_blocked(shared: &Shared, name: &str) -> bool {
+    claim(shared, name).is_some_and(|c| candidate(shared, &c, true).is_err())
 }
 
 fn is_kept(shared: &Shared, name: &str) -> bool {

@@ -379,20 +379,17 @@ fn why_it_stays(
             "the budgets of its NodePool let no more nodes go for {reason}: {disrupted} of {total} are disrupted already"
         ));
     }
-    if shared.is_needed() {
-        why.push("pods wait for a place: what looks unneeded may be needed".into());
-    }
-    let changing = |c: &Arc<DynamicObject>| {
-        c.metadata.deletion_timestamp.is_some() || !is_true(c, "Initialized")
-    };
-    if shared.karpenter.claims.all().iter().any(changing) {
-        why.push("other nodes are coming or going: the next move waits for them".into());
-    }
     let balance = pool.balanced.then(|| whole(shared, &pool.name));
     let terms = Terms { budget: allowed.max(1), balance };
     let mut snapshot = shared.snapshot();
-    let mut room = buffers::occupy(&mut snapshot, shared.room());
-    candidate.pods.extend(room.remove(&candidate.node).unwrap_or_default());
+    let (mut here, homeless) = buffers::occupy(&mut snapshot, shared.hopeful());
+    if homeless > 0 {
+        why.push("pods wait for nodes that are not bought yet: that goes first".into());
+    }
+    let (mut room, _) = buffers::occupy(&mut snapshot, shared.room());
+    for list in [&mut here, &mut room] {
+        candidate.pods.extend(list.remove(&candidate.node).unwrap_or_default());
+    }
     if candidate.pods.is_empty() {
         return (None, why);
     }
