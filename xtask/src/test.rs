@@ -83,7 +83,7 @@ fn once(directory: &Path, wanted: &str, fill: impl FnOnce(&Path) -> Result<()>) 
 }
 
 /// The layers of ARCHITECTURE.md: a crate may depend on lower layers, and sideways where listed.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("meta", 0),
     ("cel", 0),
     ("prose", 0),
@@ -94,12 +94,13 @@ const LAYERS: [(&str, u8); 14] = [
     ("scheduling", 2),
     ("provisioning", 2),
     ("workloads", 2),
+    ("replay", 2),
     ("clouds", 3),
     ("server", 3),
     ("control", 3),
     ("coracle", 4),
 ];
-const SIDEWAYS: [(&str, &str); 9] = [
+const SIDEWAYS: [(&str, &str); 11] = [
     ("cel", "meta"),
     ("patch", "schema"),
     ("registry", "schema"),
@@ -107,6 +108,8 @@ const SIDEWAYS: [(&str, &str); 9] = [
     ("registry", "store"),
     ("provisioning", "scheduling"),
     ("workloads", "scheduling"),
+    ("replay", "scheduling"),
+    ("replay", "provisioning"),
     ("control", "clouds"),
     ("clouds", "scheduling"),
 ];

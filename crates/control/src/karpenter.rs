@@ -3,8 +3,9 @@
 use crate::{Stop, informer::Informer};
 use coracle_provisioning::{
     MinValues,
-    budget::Budget,
+    budget::{Budget, Window},
     overlay::{Adjustment, Overlay},
+    policy::Policy,
 };
 use coracle_scheduling::{Requirements, Values, node::Taint};
 use kube::{
@@ -52,6 +53,8 @@ pub struct Watched {
     pub overlays: Arc<Informer<DynamicObject>>,
     /// CapacityBuffers.
     pub buffers: Arc<Informer<DynamicObject>>,
+    /// ProvisioningPolicies.
+    pub policies: Arc<Informer<DynamicObject>>,
 }
 
 /// A kind, for a dynamic client: `api_version` is `group/version`, or `v1` for the core group.
@@ -78,6 +81,7 @@ impl Watched {
             classes: start(resource(CLASS_API, "SimulatedNodeClass", "simulatednodeclasses")),
             overlays: start(resource(OVERLAY_API, "NodeOverlay", "nodeoverlays")),
             buffers: start(resource(BUFFER_API, "CapacityBuffer", "capacitybuffers")),
+            policies: start(resource(CLASS_API, "ProvisioningPolicy", "provisioningpolicies")),
         })
     }
 
@@ -88,7 +92,8 @@ impl Watched {
             self.claims.synced(),
             self.classes.synced(),
             self.overlays.synced(),
-            self.buffers.synced()
+            self.buffers.synced(),
+            self.policies.synced()
         );
     }
 }
@@ -162,6 +167,28 @@ fn min_values(list: &Value) -> Vec<MinValues> {
     all.filter_map(one).collect()
 }
 
+fn window(v: &Value) -> Window {
+    Window::new(
+        v["schedule"].as_str().unwrap_or_default(),
+        v["duration"].as_str().unwrap_or_default(),
+    )
+}
+
+/// Reads a policy, with the names of the pools that it is for; none for all.
+pub fn policy(o: &DynamicObject) -> (Vec<String>, Policy) {
+    let spec = &o.data["spec"];
+    let list = |f: &str| spec[f].as_array().cloned().unwrap_or_default();
+    let pools = list("nodePools").iter().map(text).collect();
+    let policy = Policy {
+        min_savings: spec["minSavingsPercent"].as_f64().map(|p| p / 100.0),
+        usd_per_eviction: spec["evictionCostUSD"].as_f64(),
+        max_usd_per_hour: spec["maxUSDPerHour"].as_f64(),
+        hibernate: list("hibernate").iter().map(window).collect(),
+        disrupt_within: list("disruptWithin").iter().map(window).collect(),
+    };
+    (pools, policy)
+}
+
 /// Reads an overlay.
 pub fn overlay(o: &DynamicObject) -> Overlay {
     let spec = &o.data["spec"];
@@ -206,7 +233,7 @@ impl NodePool {
         let budget = |b: &Value| Budget {
             nodes: text(&b["nodes"]),
             reasons: b["reasons"].as_array().into_iter().flatten().map(text).collect(),
-            window: b["schedule"].is_string().then(|| (text(&b["schedule"]), text(&b["duration"]))),
+            window: b["schedule"].is_string().then(|| window(b)),
         };
         Self {
             name: o.metadata.name.clone().unwrap_or_default(),

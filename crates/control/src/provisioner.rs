@@ -21,6 +21,7 @@ mod static_pools;
 mod termination;
 
 pub use explain::{Alternative, Budget, NodeFacts, PodFacts, PoolFacts};
+pub use model::types;
 pub use reader::{Reader, WhatIf};
 
 use crate::{Stop, api::Writer, karpenter::Watched, world::ClusterState};
@@ -124,6 +125,8 @@ pub fn start(
     });
     let w = wake.clone();
     karpenter.classes.on_change(move |_| w());
+    let w = wake.clone();
+    karpenter.policies.on_change(move |_| w());
     world.nodes.on_change(move |c| {
         let shape = |n: &k8s_openapi::api::core::v1::Node| {
             (n.metadata.labels.clone(), n.metadata.annotations.clone(), n.spec.clone())

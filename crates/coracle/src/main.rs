@@ -13,6 +13,7 @@ mod kubeconfig;
 mod nodes;
 mod plan;
 mod policy;
+mod replay;
 mod up;
 
 use anyhow::Result;
@@ -40,6 +41,8 @@ enum Command {
     Plan(plan::Options),
     /// Say why a node, pod or NodePool is as it is: why it was bought, why it stays, why it waits
     Explain(explain::Options),
+    /// Replay a day of a large cluster in seconds: what it costs, how long pods wait
+    Replay(replay::Options),
     /// Print the administrator's kubeconfig
     Kubeconfig {
         /// Data directory of the cluster
@@ -108,6 +111,7 @@ fn run(command: Command) -> Result<()> {
         Command::EnvtestAssets { dir } => envtest::assets(&dir),
         Command::Nodes(options) => nodes::run(&options),
         Command::Plan(options) => plan::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Kubeconfig { data_dir } => kubeconfig::print(&data_dir),
         Command::Version { output } => {

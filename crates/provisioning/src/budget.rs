@@ -3,6 +3,39 @@
 use coracle_meta::{cron::Schedule, time::parse_go_duration};
 use jiff::{Timestamp, tz::TimeZone};
 
+/// A time that comes again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// When it begins: a cron schedule (UTC).
+    pub schedule: String,
+    /// How long it stays, such as `8h`.
+    pub duration: String,
+}
+
+impl Window {
+    /// A window.
+    pub fn new(schedule: &str, duration: &str) -> Self {
+        Self { schedule: schedule.into(), duration: duration.into() }
+    }
+
+    fn parts(&self) -> Option<(Schedule, i64)> {
+        let schedule = Schedule::parse(&self.schedule).ok()?;
+        Some((schedule, parse_go_duration(&self.duration)?.as_secs()))
+    }
+
+    /// Whether its schedule or duration cannot be read.
+    pub fn is_malformed(&self) -> bool {
+        self.parts().is_none()
+    }
+
+    /// Whether its schedule fired within its duration before `now`. One that is malformed is never.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        let Some((schedule, seconds)) = self.parts() else { return false };
+        let Ok(from) = Timestamp::from_second(now.as_second() - seconds) else { return false };
+        schedule.next(from, &TimeZone::UTC).is_some_and(|t| t <= now)
+    }
+}
+
 /// One budget of a NodePool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -10,8 +43,8 @@ pub struct Budget {
     pub nodes: String,
     /// Reasons that it holds for; empty for all.
     pub reasons: Vec<String>,
-    /// When it becomes active, with how long it stays so.
-    pub window: Option<(String, String)>,
+    /// When it holds; `None` for always.
+    pub window: Option<Window>,
 }
 
 impl Budget {
@@ -23,18 +56,9 @@ impl Budget {
         }
     }
 
-    /// Whether it is active: its schedule fired within its duration before `now`.
+    /// Whether it is active. One that is malformed counts, and so closes rather than opens.
     fn is_active(&self, now: Timestamp) -> bool {
-        let Some((schedule, duration)) = &self.window else { return true };
-        let (Ok(schedule), Some(duration)) =
-            (Schedule::parse(schedule), parse_go_duration(duration))
-        else {
-            return true; // Malformed: counts, and so closes rather than opens.
-        };
-        let Ok(from) = Timestamp::from_second(now.as_second() - duration.as_secs()) else {
-            return true;
-        };
-        schedule.next(from, &TimeZone::UTC).is_some_and(|t| t <= now)
+        self.window.as_ref().is_none_or(|w| w.is_malformed() || w.is_active(now))
     }
 }
 
@@ -61,7 +85,7 @@ mod tests {
         Budget {
             nodes: nodes.into(),
             reasons: reasons.iter().map(|r| (*r).into()).collect(),
-            window: window.map(|(a, b)| (a.into(), b.into())),
+            window: window.map(|(a, b)| Window::new(a, b)),
         }
     }
 

@@ -16,12 +16,13 @@ use std::{
     sync::Arc,
 };
 
-/// A replacement must save at least this share of the price of what it replaces.
-const MIN_SAVINGS: f64 = 0.05;
+/// A replacement must save at least this share of the price of what it replaces, unless a pool says more.
+pub const MIN_SAVINGS: f64 = 0.05;
 /// Single nodes that one search looks at.
 const MAX_SINGLES: usize = 100;
-/// What an eviction of a usual pod counts for, in US dollars: a move should earn this in an hour.
-const USD_PER_EVICTION: f64 = 0.001;
+/// What an eviction of a usual pod is charged with, in US dollars, unless a pool says otherwise: a move
+/// should earn this in an hour.
+pub const USD_PER_EVICTION: f64 = 0.001;
 /// A balanced pool disturbs at most twice the share that it saves (Karpenter's k of 2).
 const BALANCE: f64 = 0.5;
 
@@ -48,13 +49,36 @@ pub fn eviction_cost(priority: i32, deletion_cost: i32) -> f64 {
 }
 
 /// What a pool lets consolidation do.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
     /// Most of its nodes that may go.
     pub budget: usize,
     /// For a balanced pool (`consolidationPolicy: Balanced`) what all of its nodes cost, in US dollars
     /// an hour, and what evicting all of their pods would count for.
     pub balance: Option<(f64, f64)>,
+    /// Least share of the price that a move must save.
+    pub min_savings: f64,
+    /// What an eviction of a usual pod is charged with, in US dollars.
+    pub usd_per_eviction: f64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        let (min_savings, usd_per_eviction) = (MIN_SAVINGS, USD_PER_EVICTION);
+        Self { budget: 0, balance: None, min_savings, usd_per_eviction }
+    }
+}
+
+/// The terms of pools, by name; of one that is not known, the usual.
+type Known<'k> = BTreeMap<&'k str, Terms>;
+
+fn terms_of(known: &Known<'_>, c: &Candidate) -> Terms {
+    known.get(c.pool.as_str()).copied().unwrap_or_default()
+}
+
+/// What evicting the pods of some nodes is charged with.
+fn charge(set: &[&Candidate], known: &Known<'_>) -> f64 {
+    set.iter().map(|c| c.disruption * terms_of(known, c).usd_per_eviction).sum()
 }
 
 /// Nodes to give up, and what to buy instead.
@@ -68,6 +92,8 @@ pub struct Command {
     pub saves_usd_per_hour: f64,
     /// What its evictions count for.
     pub disruption: f64,
+    /// What they are charged with.
+    pub charge_usd: f64,
     /// Why, in a sentence.
     pub why: String,
 }
@@ -75,7 +101,7 @@ pub struct Command {
 impl Command {
     /// What it is worth in an hour, after what it disturbs.
     fn worth(&self) -> f64 {
-        self.saves_usd_per_hour - USD_PER_EVICTION * self.disruption
+        self.saves_usd_per_hour - self.charge_usd
     }
 }
 
@@ -101,7 +127,7 @@ pub fn search(
     daemons: &[Arc<PodSpec>],
     mut terms: impl FnMut(&str) -> Terms,
 ) -> Option<Command> {
-    let mut known: BTreeMap<&str, Terms> = BTreeMap::new();
+    let mut known: Known<'_> = BTreeMap::new();
     for c in candidates {
         known.entry(&c.pool).or_insert_with(|| terms(&c.pool));
     }
@@ -128,7 +154,7 @@ pub fn search(
     }
     sets.extend(order.iter().take(MAX_SINGLES).map(|c| vec![*c]));
     for set in sets {
-        let Some(command) = what_if(snapshot, &set, pools, daemons) else { continue };
+        let Some(command) = what_if(snapshot, &set, pools, daemons, &known) else { continue };
         let better = best.as_ref().is_none_or(|b| command.worth() > b.worth() + 1e-9);
         if better && acceptable(&command, &set, &known) {
             best = Some(command);
@@ -154,22 +180,22 @@ pub fn verdict(
     daemons: &[Arc<PodSpec>],
     terms: Terms,
 ) -> Verdict {
-    let Some(command) = what_if(snapshot, &[candidate], pools, daemons) else {
+    let known = BTreeMap::from([(candidate.pool.as_str(), terms)]);
+    let Some(command) = what_if(snapshot, &[candidate], pools, daemons, &known) else {
         let against = Some("its pods fit on no other nodes, there or new".to_owned());
         return Verdict { command: None, against };
     };
     let (price, saves) = (candidate.usd_per_hour, command.saves_usd_per_hour);
-    let charge = USD_PER_EVICTION * command.disruption;
-    let known = BTreeMap::from([(candidate.pool.as_str(), terms)]);
+    let charge = command.charge_usd;
     let against = if saves <= 1e-9 {
         Some(format!(
             "the cheapest other way costs ${:.4}/h, and this node ${price:.4}/h",
             price - saves
         ))
-    } else if saves < price * MIN_SAVINGS {
+    } else if saves < price * terms.min_savings {
         Some(format!(
             "another way saves ${saves:.4}/h, less than {:.0} % of its price",
-            MIN_SAVINGS * 100.0
+            terms.min_savings * 100.0
         ))
     } else if command.worth() <= 0.0 {
         Some(format!(
@@ -184,10 +210,10 @@ pub fn verdict(
 }
 
 /// Whether a move is worth what it disturbs, to itself and to the pools that it touches.
-fn acceptable(command: &Command, set: &[&Candidate], terms: &BTreeMap<&str, Terms>) -> bool {
-    let price: f64 = set.iter().map(|c| c.usd_per_hour).sum();
+fn acceptable(command: &Command, set: &[&Candidate], terms: &Known<'_>) -> bool {
+    let least: f64 = set.iter().map(|c| c.usd_per_hour * terms_of(terms, c).min_savings).sum();
     let saves = command.saves_usd_per_hour;
-    if saves <= 0.0 || saves < price * MIN_SAVINGS || command.worth() <= 0.0 {
+    if saves <= 0.0 || saves < least || command.worth() <= 0.0 {
         return false;
     }
     let pools: HashSet<&str> = set.iter().map(|c| c.pool.as_str()).collect();
@@ -200,11 +226,7 @@ fn acceptable(command: &Command, set: &[&Candidate], terms: &BTreeMap<&str, Term
 
 /// Gives up nodes whose pods fit into the room of others, those first that disturb least for what
 /// they cost. A node that took pods in stays.
-fn give_up(
-    snapshot: &Snapshot,
-    candidates: &[&Candidate],
-    terms: &BTreeMap<&str, Terms>,
-) -> Option<Command> {
+fn give_up(snapshot: &Snapshot, candidates: &[&Candidate], terms: &Known<'_>) -> Option<Command> {
     let mut order = candidates.to_vec();
     let rate = |c: &Candidate| c.disruption / c.usd_per_hour.max(1e-9);
     order.sort_by(|a, b| rate(a).total_cmp(&rate(b)).then_with(|| a.node.cmp(&b.node)));
@@ -214,11 +236,11 @@ fn give_up(
     let mut moves: Vec<(PodKey, String)> = Vec::new();
     let mut hosts: HashSet<String> = HashSet::new();
     for c in order {
-        let budget = terms[c.pool.as_str()].budget;
+        let Terms { budget, usd_per_eviction, .. } = terms_of(terms, c);
         if hosts.contains(&c.node) || taken.get(c.pool.as_str()).is_some_and(|n| *n >= budget) {
             continue;
         }
-        if budget == 0 || c.usd_per_hour <= USD_PER_EVICTION * c.disruption {
+        if budget == 0 || c.usd_per_hour <= usd_per_eviction * c.disruption {
             continue;
         }
         let Some(moved) = moved(&mut after, c) else { continue };
@@ -236,6 +258,7 @@ fn give_up(
         plan: Plan::onto_nodes(moves),
         saves_usd_per_hour: saves,
         disruption: gone.iter().map(|c| c.disruption).sum(),
+        charge_usd: charge(&gone, terms),
         why: format!("the pods of {} node(s) fit on others, saving ${saves:.4}/h", gone.len()),
     };
     acceptable(&command, &gone, terms).then_some(command)
@@ -281,8 +304,10 @@ pub fn replace(
         }
     }
     let all: Vec<&Candidate> = candidates.iter().collect();
-    what_if(&without, &all, pools, daemons)
-        .or_else(|| all.iter().find_map(|c| what_if(&without, &[c], pools, daemons)))
+    // They go in any case: what that is charged with is nobody's question.
+    let usual = Known::new();
+    what_if(&without, &all, pools, daemons, &usual)
+        .or_else(|| all.iter().find_map(|c| what_if(&without, &[c], pools, daemons, &usual)))
 }
 
 /// What replacing a set of nodes would save, if their pods fit elsewhere.
@@ -291,6 +316,7 @@ fn what_if(
     set: &[&Candidate],
     pools: &[Pool],
     daemons: &[Arc<PodSpec>],
+    known: &Known<'_>,
 ) -> Option<Command> {
     let mut without = snapshot.clone();
     let mut pools = pools.to_vec();
@@ -298,6 +324,7 @@ fn what_if(
         let node = without.remove_node(&c.node)?;
         if let Some(pool) = pools.iter_mut().find(|p| p.name == c.pool) {
             // What goes away makes room below the limits.
+            pool.usd_left.iter_mut().for_each(|left| *left += c.usd_per_hour);
             let mut freed = node.allocatable.clone();
             freed.cpu_milli = -freed.cpu_milli;
             freed.memory_bytes = -freed.memory_bytes;
@@ -335,6 +362,7 @@ fn what_if(
         plan,
         saves_usd_per_hour: saves,
         disruption: set.iter().map(|c| c.disruption).sum(),
+        charge_usd: charge(set, known),
         why,
     })
 }

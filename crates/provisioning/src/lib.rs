@@ -18,6 +18,7 @@ pub mod drain;
 pub mod offering;
 pub mod overlay;
 pub mod pack;
+pub mod policy;
 
 pub use consolidate::{Candidate, Command, Terms, Verdict};
 pub use offering::{MinValues, Offering, Pool, PoolType, Reservation};

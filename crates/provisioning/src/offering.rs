@@ -92,6 +92,8 @@ pub struct Pool {
     pub taints: Vec<Taint>,
     /// What its nodes may have together, less what they have. Unlimited resources are absent.
     pub room: BTreeMap<String, i64>,
+    /// What its nodes may cost together, less what they cost, in US dollars an hour; `None` for any price.
+    pub usd_left: Option<f64>,
     /// Types, cheapest first.
     pub types: Arc<Vec<PoolType>>,
     /// How different the acceptable types of each node must be.
@@ -101,9 +103,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Whether one more node of this capacity stays within the limits.
-    pub fn has_room(&self, capacity: &Resources) -> bool {
-        self.room.iter().all(|(name, left)| amount(capacity, name) <= *left)
+    /// Whether one more node of this capacity and price stays within the limits.
+    pub fn has_room(&self, capacity: &Resources, usd_per_hour: f64) -> bool {
+        let paid = self.usd_left.is_none_or(|left| usd_per_hour <= left + 1e-9);
+        paid && self.room.iter().all(|(name, left)| amount(capacity, name) <= *left)
     }
 
     /// The value of a label that nodes of a type have, whatever their offering.
@@ -115,8 +118,9 @@ impl Pool {
         }
     }
 
-    /// Takes a node's capacity off the limits.
-    pub fn take_room(&mut self, capacity: &Resources) {
+    /// Takes a node's capacity and price off the limits.
+    pub fn take_room(&mut self, capacity: &Resources, usd_per_hour: f64) {
+        self.usd_left.iter_mut().for_each(|left| *left -= usd_per_hour);
         for (name, left) in &mut self.room {
             *left -= amount(capacity, name);
         }

@@ -124,7 +124,7 @@ pub fn any_node(pool: &mut Pool, daemons: &[Arc<PodSpec>]) -> Option<NewNode> {
     if let Some(id) = &node.reservation {
         used.reservations.iter_mut().filter(|r| r.id == *id).for_each(|r| r.left -= 1);
     }
-    pool.take_room(&capacity);
+    pool.take_room(&capacity, node.offering.usd_per_hour);
     Some(node)
 }
 
@@ -196,7 +196,7 @@ pub fn pack(
     let placed: HashSet<&PodKey> = plan.new_nodes.iter().flat_map(|n| &n.pods).collect();
     let bought: Vec<&PodSpec> =
         rest.iter().filter(|p| placed.contains(&p.key)).map(|p| &**p).collect();
-    plan.lower_bound_usd_per_hour = lower_bound(pools, &bought);
+    plan.lower_bound_usd_per_hour = volume_bound(pools, &bought);
     // What the program proved is about all pods that it was given.
     if bought.len() == rest.len() {
         plan.lower_bound_usd_per_hour = plan.lower_bound_usd_per_hour.max(proven);
@@ -207,7 +207,7 @@ pub fn pack(
 /// Pods that are planned together: all of them, but where limits may not do for all, those of higher
 /// priority first.
 fn tiers(pools: &[Pool], pods: &[Arc<PodSpec>]) -> Vec<Vec<Arc<PodSpec>>> {
-    if pools.iter().all(|p| p.room.is_empty()) {
+    if pools.iter().all(|p| p.room.is_empty() && p.usd_left.is_none()) {
         return vec![pods.to_vec()];
     }
     let mut tiers: BTreeMap<std::cmp::Reverse<i32>, Vec<Arc<PodSpec>>> = BTreeMap::new();
@@ -252,9 +252,9 @@ fn onto_existing(
     rest
 }
 
-/// No cheaper than this: every offering's price for a processor's worth, times all the worth that what
+/// No nodes for some pods cost less: every offering's price for a processor's worth, times all the worth that what
 /// is paid for already does not hold.
-fn lower_bound(pools: &[Pool], pods: &[&PodSpec]) -> f64 {
+pub fn volume_bound(pools: &[Pool], pods: &[&PodSpec]) -> f64 {
     let worth: f64 = pods.iter().map(|p| value(&p.requests)).sum();
     let all = || pools.iter().flat_map(|p| p.types.iter());
     let rate = all()
@@ -293,7 +293,7 @@ fn explain(market: &Market<'_>, class: &Class) -> String {
             format!("no instance type is large enough ({})", lacking(&class.spec, accepted))
         } else if let Some(why) = alike(market, i, class) {
             why
-        } else if !pool.types.iter().any(|t| pool.has_room(&t.capacity)) {
+        } else if !pool.types.iter().any(|t| pool.has_room(&t.capacity, t.usd_per_hour())) {
             "its limits are reached".to_owned()
         } else {
             "no offering meets all of the pod's rules".to_owned()

@@ -14,9 +14,28 @@ pub fn check(pod: &PodSpec, node: &Node) -> Result<(), Reason> {
     node_affinity(pod, node)?;
     host_ports(pod, node)?;
     if !pod.requests.fits(&node.used, &node.allocatable) {
-        return Err(pod.requests.lacking(&node.used, &node.allocatable).join(", ").into());
+        return Err(lacking(pod, node));
     }
     Ok(())
+}
+
+/// What a node has too little of. Most of the nodes that are looked at lack the usual resources: words
+/// for those are not made anew each time.
+fn lacking(pod: &PodSpec, node: &Node) -> Reason {
+    let (need, used, total) = (&pod.requests, &node.used, &node.allocatable);
+    let short = |need: i64, used: i64, total: i64| need > 0 && used + need > total;
+    let usual = !short(need.ephemeral_bytes, used.ephemeral_bytes, total.ephemeral_bytes)
+        && need.extended.iter().all(|(n, v)| !short(*v, used.extended(n), total.extended(n)));
+    let pods = short(need.pods, used.pods, total.pods);
+    let cpu = short(need.cpu_milli, used.cpu_milli, total.cpu_milli);
+    let memory = short(need.memory_bytes, used.memory_bytes, total.memory_bytes);
+    match (usual, pods, cpu, memory) {
+        (true, false, true, false) => "Insufficient cpu".into(),
+        (true, false, false, true) => "Insufficient memory".into(),
+        (true, false, true, true) => "Insufficient cpu, Insufficient memory".into(),
+        (true, true, false, false) => "Too many pods".into(),
+        _ => need.lacking(used, total).join(", ").into(),
+    }
 }
 
 /// Cordoned nodes take only pods that tolerate it.

@@ -6,7 +6,10 @@ use crate::{
     predicates::{self, Reason},
     topology::{Bound, Domains, Topology},
 };
-use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
+use layered::Layered;
+use std::{collections::BTreeMap, sync::Arc};
+
+mod layered;
 
 /// How nodes that fit are ranked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +51,8 @@ impl std::fmt::Display for FitError {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     nodes: Vec<Arc<Node>>,
-    by_name: HashMap<String, usize>,
-    by_pod: HashMap<PodKey, usize>,
+    by_name: Layered<String>,
+    by_pod: Layered<PodKey>,
     topology: Topology,
     domains: Domains,
     next: usize,
@@ -95,19 +98,18 @@ impl Snapshot {
 
     /// A node by its name.
     pub fn node(&self, name: &str) -> Option<&Node> {
-        self.by_name.get(name).map(|i| &*self.nodes[*i])
+        self.by_name.get(name).map(|i| &*self.nodes[i])
     }
 
     /// The node that a pod is on.
     pub fn node_of(&self, pod: &PodKey) -> Option<&Node> {
-        self.by_pod.get(pod).map(|i| &*self.nodes[*i])
+        self.by_pod.get(pod).map(|i| &*self.nodes[i])
     }
 
     /// Adds a node, or takes over what changed about it.
     pub fn set_node(&mut self, node: Node) {
         match self.by_name.get(&node.name) {
             Some(i) => {
-                let i = *i;
                 let counted =
                     self.nodes[i].labels == node.labels && self.nodes[i].taints == node.taints;
                 if !counted {
@@ -147,7 +149,7 @@ impl Snapshot {
     pub fn add_pod(&mut self, pod: Arc<PodSpec>, node: &str) {
         self.remove_pod(&pod.key);
         if let Some(i) = self.by_name.get(node) {
-            self.place(pod, *i);
+            self.place(pod, i);
         }
     }
 
@@ -188,7 +190,8 @@ impl Snapshot {
     pub fn schedule(&mut self, pod: &PodSpec, profile: Profile) -> Result<String, FitError> {
         let bound = self.bind(pod);
         let (mut best, mut found): (Option<(i64, usize)>, usize) = (None, 0);
-        let mut reasons: BTreeMap<Reason, usize> = BTreeMap::new();
+        // There are few different ones.
+        let mut reasons: Vec<(Reason, usize)> = Vec::new();
         let count = self.nodes.len();
         let first = if count > ENOUGH_NODES { self.next % count } else { 0 };
         let mut looked = 0;
@@ -197,7 +200,10 @@ impl Snapshot {
             looked += 1;
             let node = &self.nodes[i];
             match check(pod, node, &bound) {
-                Err(reason) => *reasons.entry(reason).or_default() += 1,
+                Err(reason) => match reasons.iter_mut().find(|(r, _)| *r == reason) {
+                    Some((_, n)) => *n += 1,
+                    None => reasons.push((reason, 1)),
+                },
                 Ok(()) => {
                     let score = score(pod, node, &bound, profile);
                     let better = best.is_none_or(|(s, b)| {

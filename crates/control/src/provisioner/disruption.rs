@@ -10,6 +10,7 @@ use crate::{
 use coracle_meta::time::{parse_rfc3339, rfc3339};
 use coracle_provisioning::{
     Candidate, Command, Plan, Pool, Terms, budget, consolidate, offering::POOL, pack,
+    policy::Policy,
 };
 use coracle_scheduling::{PodSpec, Snapshot};
 use coracle_workloads::{PodView, pod};
@@ -29,6 +30,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Replacements that are not ready after this are waited for no longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Windows of policies are looked at this often.
+const WINDOWS_EVERY: Duration = Duration::from_secs(5);
 /// Comings and goings of pods are noted at most this often.
 const NOTE_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
@@ -104,13 +107,23 @@ async fn look(
         .map(|o| NodePool::read(o))
         .map(|p| (p.name.clone(), p))
         .collect();
-    let (mut candidates, wait) = candidates(shared, &pools);
+    let policies: HashMap<String, Policy> =
+        pools.keys().map(|name| (name.clone(), shared.policy(name))).collect();
+    put_to_sleep(shared, &policies).await?;
+    let (mut candidates, mut wait) = candidates(shared, &pools);
+    if policies.values().any(|p| *p != Policy::default()) {
+        // Windows open and close by themselves.
+        wait = Some(wait.map_or(WINDOWS_EVERY, |w| w.min(WINDOWS_EVERY)));
+    }
     // What waits with no place yet may need any node: the provisioner goes first.
     let Some(snapshot) = as_it_will_be(shared, &mut candidates).await? else { return Ok(wait) };
     let now = Timestamp::now();
     let counts = counts(shared, &pools);
     let allowed = |pool: &str, reason: &str| {
         let (total, disrupted) = counts.get(pool).copied().unwrap_or_default();
+        if !policies.get(pool).is_none_or(|p| p.may_disrupt(now)) {
+            return 0;
+        }
         pools.get(pool).map_or(0, |p| budget::allowed(&p.budgets, reason, total, disrupted, now))
     };
     let empty = consolidate::empty(&candidates, |pool| allowed(pool, "Empty"));
@@ -134,7 +147,8 @@ async fn look(
         .values()
         .map(|p| {
             let balance = p.balanced.then(|| whole(shared, &p.name));
-            (p.name.clone(), Terms { budget: allowed(&p.name, "Underutilized"), balance })
+            let budget = allowed(&p.name, "Underutilized");
+            (p.name.clone(), terms_of(&policies[&p.name], budget, balance))
         })
         .collect();
     let s = shared.clone();
@@ -149,6 +163,44 @@ async fn look(
     tracing::info!(why = command.why, "consolidating");
     *running = Some(begin(shared, command, "Underutilized").await?);
     Ok(Some(Duration::from_millis(500)))
+}
+
+/// What a pool and its policies let consolidation do.
+pub(super) fn terms_of(policy: &Policy, budget: usize, balance: Option<(f64, f64)>) -> Terms {
+    let usual = Terms::default();
+    Terms {
+        budget,
+        balance,
+        min_savings: policy.min_savings.unwrap_or(usual.min_savings),
+        usd_per_eviction: policy.usd_per_eviction.unwrap_or(usual.usd_per_eviction),
+    }
+}
+
+/// Gives up all nodes of pools that sleep. Their pods wait for the morning, or go to other pools.
+async fn put_to_sleep(shared: &Shared, policies: &HashMap<String, Policy>) -> Result<(), Error> {
+    let now = Timestamp::now();
+    for pool in policies.iter().filter(|(_, p)| p.sleeps(now)).map(|(name, _)| name) {
+        let claims = shared.claims_of(pool);
+        let awake = claims.iter().filter(|c| c.metadata.deletion_timestamp.is_none());
+        let names: Vec<String> = awake.filter_map(|c| c.metadata.name.clone()).collect();
+        let gone: Vec<Removed> = names.iter().filter_map(|n| removed(shared, n)).collect();
+        for name in &names {
+            give_up(shared, name, "Hibernating", "its NodePool has no nodes now").await?;
+        }
+        if !names.is_empty() {
+            let saves = gone.iter().map(|r| r.usd_per_hour).sum();
+            let message = format!("NodePool {pool} hibernates: {} node(s) go", names.len());
+            let decision = Decision {
+                action: "Hibernating",
+                message,
+                plan: None,
+                removed: gone,
+                saves_usd_per_hour: saves,
+            };
+            shared.record(decision).await;
+        }
+    }
+    Ok(())
 }
 
 async fn give_up_empty(shared: &Shared, empty: &[String]) -> Result<(), Error> {
@@ -256,6 +308,7 @@ fn one_for_one(
         plan: Plan::of_nodes(nodes),
         saves_usd_per_hour: 0.0,
         disruption: drifted.iter().map(|c| c.disruption).sum(),
+        charge_usd: 0.0,
         why,
     })
 }

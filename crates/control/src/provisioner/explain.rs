@@ -3,7 +3,7 @@
 
 use super::{
     DECISION, Shared, buffers,
-    disruption::{candidate, counts, quiet_for, whole},
+    disruption::{candidate, counts, quiet_for, terms_of, whole},
     reader::Reader,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     karpenter::{CLASS_API, NodePool, condition, is_true, text},
 };
 use coracle_clouds::catalogue;
-use coracle_provisioning::{Terms, budget, consolidate, offering::POOL, pack};
+use coracle_provisioning::{budget, consolidate, offering::POOL, pack};
 use coracle_scheduling::{Requirements, Resources};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -370,6 +370,10 @@ fn why_it_stays(
     if !pool.underutilized && !candidate.pods.is_empty() {
         why.push("it has pods, and its NodePool gives up empty nodes only (consolidationPolicy: WhenEmpty)".into());
     }
+    let policy = shared.policy(&pool.name);
+    if !policy.may_disrupt(Timestamp::now()) {
+        why.push("a ProvisioningPolicy lets its NodePool be disturbed at other times only".into());
+    }
     let pools: HashMap<String, NodePool> = [(pool.name.clone(), pool.clone())].into();
     let (total, disrupted) = counts(shared, &pools).get(&pool.name).copied().unwrap_or_default();
     let reason = if candidate.pods.is_empty() { "Empty" } else { "Underutilized" };
@@ -380,7 +384,7 @@ fn why_it_stays(
         ));
     }
     let balance = pool.balanced.then(|| whole(shared, &pool.name));
-    let terms = Terms { budget: allowed.max(1), balance };
+    let terms = terms_of(&policy, allowed.max(1), balance);
     let mut snapshot = shared.snapshot();
     let (mut here, homeless) = buffers::occupy(&mut snapshot, shared.hopeful());
     if homeless > 0 {

@@ -2,15 +2,17 @@
 //! pods, what claims cost.
 
 use super::{PLANNED_TYPE, Shared};
-use crate::karpenter::{NodePool, is_true, requirements};
-use coracle_clouds::{CapacityType, InstanceType, catalogue, simulated::labels};
+use crate::karpenter::{NodePool, is_true, policy, requirements};
+use coracle_clouds::{CapacityType, InstanceType, Simulated, catalogue, simulated::labels};
 use coracle_provisioning::{
     Offering, Pool, PoolType, Reservation,
     offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, RESERVED, ZONE},
-    overlay,
+    overlay::{self, Overlay},
+    policy::Policy,
 };
 use coracle_scheduling::{Node, PodSpec, Resources, Snapshot};
 use coracle_workloads::{daemon_set, pod};
+use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -37,6 +39,78 @@ pub(super) fn type_labels(t: &'static InstanceType) -> Arc<BTreeMap<String, Stri
         catalogue().iter().map(|t| (t.name.as_str(), Arc::new(labels(t)))).collect()
     });
     all.get(t.name.as_str()).cloned().unwrap_or_default()
+}
+
+/// The types of a cloud that a pool may buy, cheapest first, but for offerings that are not to be had.
+pub fn types(
+    cloud: &Simulated,
+    pool: &NodePool,
+    overlays: &[Overlay],
+    is_unavailable: impl Fn(&str, &str, CapacityType) -> bool,
+) -> Vec<PoolType> {
+    let zones: Vec<Arc<str>> = cloud.zones().iter().map(|z| z.as_str().into()).collect();
+    let reservations = cloud.reservations();
+    let accepts =
+        |key: &str, value: &str| pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)));
+    let mut types = Vec::new();
+    for t in catalogue() {
+        let labels = type_labels(t);
+        let fits = pool.requirements.0.iter().all(|(k, v)| match &**k {
+            ZONE | CAPACITY_TYPE | POOL => true,
+            k => v.accepts(labels.get(k).or_else(|| pool.labels.get(k)).map(String::as_str)),
+        });
+        if !fits {
+            continue;
+        }
+        let usd_per_hour = |zone: &str, c: CapacityType| {
+            let list = cloud.price(t, zone, c)?;
+            Some(overlay::price(overlays, list, of_offering(&labels, pool, zone, c.as_str())))
+        };
+        let mut offerings = Vec::new();
+        for zone in zones.iter().filter(|z| accepts(ZONE, z)) {
+            for c in [CapacityType::Spot, CapacityType::OnDemand] {
+                if !accepts(CAPACITY_TYPE, c.as_str()) || is_unavailable(&t.name, zone, c) {
+                    continue;
+                }
+                let offering = |usd_per_hour| Offering {
+                    zone: zone.clone(),
+                    capacity_type: c.as_str(),
+                    usd_per_hour,
+                };
+                offerings.extend(usd_per_hour(zone, c).map(offering));
+            }
+        }
+        offerings.sort_by(|a, b| {
+            a.usd_per_hour.total_cmp(&b.usd_per_hour).then_with(|| a.zone.cmp(&b.zone))
+        });
+        let reserved = reservations.iter().filter(|(r, left)| {
+            r.instance_type == t.name
+                && *left > 0
+                && accepts(CAPACITY_TYPE, CapacityType::Reserved.as_str())
+                && accepts(ZONE, &r.zone)
+                && !is_unavailable(&t.name, &r.zone, CapacityType::Reserved)
+        });
+        let reservations: Vec<Reservation> = reserved
+            .map(|(r, left)| Reservation {
+                id: r.id.as_str().into(),
+                zone: r.zone.as_str().into(),
+                left: *left,
+                usd_per_hour: usd_per_hour(&r.zone, CapacityType::Reserved).unwrap_or(0.0),
+            })
+            .collect();
+        if !offerings.is_empty() || !reservations.is_empty() {
+            let more = overlay::capacity(overlays, of_type(&labels, pool));
+            let (mut allocatable, mut capacity) = (t.allocatable(), t.capacity());
+            allocatable.add(&more, 1);
+            capacity.add(&more, 1);
+            let name = t.name.as_str().into();
+            types.push(PoolType { name, labels, allocatable, capacity, offerings, reservations });
+        }
+    }
+    types.sort_by(|a, b| {
+        a.usd_per_hour().total_cmp(&b.usd_per_hour()).then_with(|| a.name.cmp(&b.name))
+    });
+    types
 }
 
 /// The labels that a node of an offering of a pool would have.
@@ -81,79 +155,8 @@ fn of_type<'l>(
 impl Shared {
     /// The types that a pool may buy now, cheapest first.
     pub(super) fn types(&self, pool: &NodePool) -> Vec<PoolType> {
-        let zones: Vec<Arc<str>> = self.cloud.zones().iter().map(|z| z.as_str().into()).collect();
         let overlays = self.overlays.read().clone();
-        let reservations = self.cloud.reservations();
-        let accepts = |key: &str, value: &str| {
-            pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)))
-        };
-        let mut types = Vec::new();
-        for t in catalogue() {
-            let labels = type_labels(t);
-            let fits = pool.requirements.0.iter().all(|(k, v)| match &**k {
-                ZONE | CAPACITY_TYPE | POOL => true,
-                k => v.accepts(labels.get(k).or_else(|| pool.labels.get(k)).map(String::as_str)),
-            });
-            if !fits {
-                continue;
-            }
-            let usd_per_hour = |zone: &str, c: CapacityType| {
-                let list = self.cloud.price(t, zone, c)?;
-                Some(overlay::price(&overlays, list, of_offering(&labels, pool, zone, c.as_str())))
-            };
-            let mut offerings = Vec::new();
-            for zone in zones.iter().filter(|z| accepts(ZONE, z)) {
-                for c in [CapacityType::Spot, CapacityType::OnDemand] {
-                    if !accepts(CAPACITY_TYPE, c.as_str()) || self.is_unavailable(&t.name, zone, c)
-                    {
-                        continue;
-                    }
-                    let offering = |usd_per_hour| Offering {
-                        zone: zone.clone(),
-                        capacity_type: c.as_str(),
-                        usd_per_hour,
-                    };
-                    offerings.extend(usd_per_hour(zone, c).map(offering));
-                }
-            }
-            offerings.sort_by(|a, b| {
-                a.usd_per_hour.total_cmp(&b.usd_per_hour).then_with(|| a.zone.cmp(&b.zone))
-            });
-            let reserved = reservations.iter().filter(|(r, left)| {
-                r.instance_type == t.name
-                    && *left > 0
-                    && accepts(CAPACITY_TYPE, CapacityType::Reserved.as_str())
-                    && accepts(ZONE, &r.zone)
-                    && !self.is_unavailable(&t.name, &r.zone, CapacityType::Reserved)
-            });
-            let reservations: Vec<Reservation> = reserved
-                .map(|(r, left)| Reservation {
-                    id: r.id.as_str().into(),
-                    zone: r.zone.as_str().into(),
-                    left: *left,
-                    usd_per_hour: usd_per_hour(&r.zone, CapacityType::Reserved).unwrap_or(0.0),
-                })
-                .collect();
-            if !offerings.is_empty() || !reservations.is_empty() {
-                let more = overlay::capacity(&overlays, of_type(&labels, pool));
-                let (mut allocatable, mut capacity) = (t.allocatable(), t.capacity());
-                allocatable.add(&more, 1);
-                capacity.add(&more, 1);
-                let name = t.name.as_str().into();
-                types.push(PoolType {
-                    name,
-                    labels,
-                    allocatable,
-                    capacity,
-                    offerings,
-                    reservations,
-                });
-            }
-        }
-        types.sort_by(|a, b| {
-            a.usd_per_hour().total_cmp(&b.usd_per_hour()).then_with(|| a.name.cmp(&b.name))
-        });
-        types
+        types(&self.cloud, pool, &overlays, |t, zone, c| self.is_unavailable(t, zone, c))
     }
 
     /// Claims of a pool.
@@ -169,8 +172,22 @@ impl Shared {
     pub(super) fn pools(&self) -> Vec<Pool> {
         let all = self.karpenter.pools.all();
         let ready = all.iter().filter(|o| o.metadata.deletion_timestamp.is_none());
+        let now = Timestamp::now();
         let read = ready.map(|o| NodePool::read(o)).filter(|p| p.replicas.is_none());
-        read.filter_map(|p| self.pool(&p)).collect()
+        let awake = read.filter(|p| !self.policy(&p.name).sleeps(now));
+        awake.filter_map(|p| self.pool(&p)).collect()
+    }
+
+    /// What all policies that are for a pool want together.
+    pub(super) fn policy(&self, pool: &str) -> Policy {
+        let mut all = Policy::default();
+        for o in self.karpenter.policies.all() {
+            let (pools, one) = policy(&o);
+            if pools.is_empty() || pools.iter().any(|p| p == pool) {
+                all.join(&one);
+            }
+        }
+        all
     }
 
     /// A pool as the cores see it, if it can buy at all.
@@ -189,12 +206,15 @@ impl Shared {
             labels: p.labels.clone(),
             taints: p.taints.clone(),
             room,
+            usd_left: self.policy(&p.name).max_usd_per_hour,
             types: Arc::new(self.types(p)),
             min_values: p.min_values.clone(),
             relax_min_values: self.options.relax_min_values,
         };
         for claim in self.claims_of(&pool.name) {
-            pool.take_room(&self.model(&claim).map(|m| m.capacity).unwrap_or_default());
+            if let Some(m) = self.model(&claim) {
+                pool.take_room(&m.capacity, m.usd_per_hour);
+            }
         }
         Some(pool)
     }

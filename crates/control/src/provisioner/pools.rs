@@ -30,6 +30,11 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
         .karpenter
         .classes
         .on_change(move |_| s.karpenter.pools.all().iter().for_each(|p| q.add(key(&**p))));
+    let (q, s) = (queue.clone(), shared.clone());
+    shared
+        .karpenter
+        .policies
+        .on_change(move |_| s.karpenter.pools.all().iter().for_each(|p| q.add(key(&**p))));
     let s = shared.clone();
     queue.work("nodepool-status", 1, stop, tasks, move |k| {
         let s = s.clone();
@@ -91,6 +96,12 @@ impl Shared {
                 "NoCompatibleInstanceTypes",
                 "no instance type of the cloud meets the requirements of this NodePool".to_owned(),
             )
+        } else if self.policy(&pool.name).sleeps(Timestamp::now()) {
+            (
+                false,
+                "Hibernating",
+                "a ProvisioningPolicy lets this NodePool have no nodes now".to_owned(),
+            )
         } else {
             (true, "Ready", String::new())
         };
@@ -136,13 +147,17 @@ impl Shared {
                     &json!({"status": status}),
                 )
                 .await?;
-            if !ok {
+            if !ok && reason != "Hibernating" {
                 self.writer.event(&o.metadata, POOLS, "Warning", reason, &message).await;
             }
         }
-        Ok(None)
+        let windows = self.policy(&pool.name).hibernate;
+        Ok((!windows.is_empty()).then_some(WINDOWS_EVERY))
     }
 }
+
+/// A pool that sleeps at times says when.
+const WINDOWS_EVERY: Duration = Duration::from_secs(15);
 
 fn strip(v: &Value) -> Value {
     let pairs = v.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null());

@@ -48,6 +48,9 @@ impl Shared {
     /// are about disruption and do not hold here, those of pods do as nodes drain.
     async fn resize(&self, name: &str, replicas: usize) -> Result<Option<Duration>, Error> {
         let Some(o) = self.karpenter.pools.get("", name) else { return Ok(None) };
+        if self.policy(name).sleeps(jiff::Timestamp::now()) {
+            return Ok(Some(self.real(AGAIN)));
+        }
         let going = self.going.lock().clone();
         let mut claims = self.claims_of(name);
         claims.retain(|c| {

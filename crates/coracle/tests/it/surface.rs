@@ -316,3 +316,45 @@ fn options_are_said() {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
 }
+
+#[test]
+fn policies_put_pools_to_sleep_and_cap_their_price() {
+    let c = Cluster::start(&["--cloud", "simulated:speed=20", "--in-memory"]);
+    let policy = |spec: Value| {
+        c.apply(&json!({"apiVersion": "coracle.dev/v1", "kind": "ProvisioningPolicy", "metadata": {"name": "p"}, "spec": spec}).to_string());
+    };
+    policy(json!({"nodePools": ["default"], "maxUSDPerHour": 0.05}));
+    c.apply(&web("web", 20, &json!({})));
+    c.eventually("the limit is said", || {
+        c.kubectl(&["get", "events"]).contains("its limits are reached").then_some(())
+    });
+    let paid = c.nodes()["usdPerHour"].as_f64().unwrap();
+    assert!(paid > 0.0 && paid <= 0.05, "{paid}");
+    policy(json!({"nodePools": ["other"], "maxUSDPerHour": 0.05}));
+    c.eventually("pods run", || runs(&c, 20));
+    // Always: the window begins each minute and stays for two.
+    policy(json!({"hibernate": [{"schedule": "* * * * *", "duration": "2m"}]}));
+    c.eventually("the pool sleeps", || {
+        c.kubectl(&["get", "nodeclaims,nodes", "-o", "name"]).is_empty().then_some(())
+    });
+    let o = c.json(&["get", "nodepool", "default"]);
+    assert_eq!(condition(&o, "Ready")["reason"], "Hibernating");
+    assert!(c.kubectl(&["get", "decisions"]).contains("hibernates"));
+    // A window that is not now: nothing may be disturbed, and the pool wakes.
+    policy(
+        json!({"hibernate": [], "disruptWithin": [{"schedule": "0 0 1 1 *", "duration": "1m"}]}),
+    );
+    let before = c.eventually("it is awake", || runs(&c, 20));
+    c.kubectl(&["scale", "deployment/web", "--replicas=1"]);
+    c.eventually("pods are gone", || runs(&c, 1));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(claims(&c).len(), before.len(), "nodes stay outside of the window");
+    c.kubectl(&["delete", "provisioningpolicy", "p"]);
+    c.eventually("they go", || (claims(&c).len() < before.len()).then_some(()));
+    let file = c.directory.path().join("bad.json");
+    std::fs::write(&file, "{\"apiVersion\":\"coracle.dev/v1\",\"kind\":\"ProvisioningPolicy\",\"metadata\":{\"name\":\"bad\"},\"spec\":{\"hibernate\":[{\"schedule\":\"often\",\"duration\":\"1m\"}]}}").unwrap();
+    assert!(
+        c.kubectl_error(&["apply", "-f", file.to_str().unwrap()])
+            .contains("spec.hibernate[0].schedule")
+    );
+}

@@ -94,7 +94,7 @@ pub(crate) fn race(count: usize, percent: usize) -> Value {
     let name = format!("{count} nodes, {percent} % may go");
     let before: f64 = c.candidates.iter().map(|c| c.usd_per_hour).sum();
     let pools = [c.pool.clone()];
-    let terms = Terms { budget: count * percent / 100, balance: None };
+    let terms = Terms { budget: count * percent / 100, balance: None, ..Terms::default() };
     let (wall, cpu) = (Instant::now(), super::cpu_seconds());
     let found = consolidate::search(&c.snapshot, &c.candidates, &pools, &[], |_| terms);
     let (wall, cpu) = (wall.elapsed().as_secs_f64(), super::cpu_seconds() - cpu);

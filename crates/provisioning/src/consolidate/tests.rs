@@ -137,7 +137,7 @@ impl Cluster {
 }
 
 fn all(_: &str) -> Terms {
-    Terms { budget: usize::MAX, balance: None }
+    Terms { budget: usize::MAX, balance: None, ..Terms::default() }
 }
 
 proptest! {
@@ -180,14 +180,21 @@ fn budgets_and_balance_hold() {
     let c = Cluster::new(&[3, 3, 3, 3, 3], &pods);
     let (candidates, pools) = (c.candidates(), [pool()]);
     for budget in [0, 1, 2] {
-        let found =
-            search(&c.snapshot, &candidates, &pools, &[], |_| Terms { budget, balance: None });
+        let found = search(&c.snapshot, &candidates, &pools, &[], |_| Terms {
+            budget,
+            balance: None,
+            ..Terms::default()
+        });
         assert_eq!(found.map_or(0, |f| f.remove.len()), budget);
     }
     // One node of five is a fifth of the price and a twelfth of the pods.
     let balanced = |disruption: f64| {
         let balance = Some((5.0 * 8.0 * USD_PER_CPU, disruption));
-        search(&c.snapshot, &candidates, &pools, &[], |_| Terms { budget: 1, balance })
+        search(&c.snapshot, &candidates, &pools, &[], |_| Terms {
+            budget: 1,
+            balance,
+            ..Terms::default()
+        })
     };
     assert!(balanced(12.0).is_some());
     // If its pod were all that the pool has, a fifth of the price would not be worth it.

@@ -310,7 +310,7 @@ pub(super) fn without_pods(market: &Market<'_>) -> Option<NewNode> {
     let can_be = |ty: &usize| {
         let t = &pool.types[*ty];
         let daemons = market.overhead_of(0, *ty);
-        pool.has_room(&t.capacity)
+        pool.has_room(&t.capacity, t.usd_per_hour())
             && daemons.fits(&Resources::default(), &t.allocatable)
             && t.usd_per_hour().is_finite()
     };

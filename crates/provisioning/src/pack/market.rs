@@ -125,7 +125,7 @@ impl<'m> Market<'m> {
         let mut lots = Vec::new();
         for (pool, p) in self.pools.iter().enumerate().filter(|(_, p)| p.weight == weight) {
             let types = p.types.iter().enumerate();
-            for (ty, t) in types.filter(|(_, t)| p.has_room(&t.capacity)) {
+            for (ty, t) in types.filter(|(_, t)| p.has_room(&t.capacity, t.usd_per_hour())) {
                 let mut cheapest: BTreeMap<&'static str, (f64, u64)> = BTreeMap::new();
                 for o in &t.offerings {
                     let kind = if by_capacity_type { o.capacity_type } else { "" };

@@ -48,6 +48,7 @@ pub(super) fn buy(
     let sets = acceptable(market, &classes, &lots);
     let all_bins: Vec<Bin> = lots.iter().map(|l| bin(market, &dims, l, l.usd_per_hour)).collect();
     let mut groups = 0;
+    let mut proves = true;
     let (mut all_items, mut worth, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     let mut turns: Vec<Turn> = Vec::new();
     left.clear();
@@ -60,7 +61,8 @@ pub(super) fn buy(
             sold.iter().map(|(k, price)| bin(market, &dims, &lots[*k], *price)).collect();
         let masks: Vec<Vec<bool>> =
             sets.masks.iter().map(|m| sold.iter().map(|(k, _)| m[*k]).collect()).collect();
-        let (items, of_class) = items(&classes, &dims);
+        let (items, of_class, exact) = items(&classes, &dims);
+        proves &= exact;
         let cover = cover::cover(Problem { items: &items, bins: &bins, sets: &masks });
         let classes: Vec<Class> = classes.into_iter().map(|(c, _)| c).collect();
         let mut stock = Stock::new(classes, &of_class, items.len());
@@ -87,6 +89,9 @@ pub(super) fn buy(
     }
     // What a rule kept from its node may fit another.
     left.retain(|p| !bought.bind_anywhere(snapshot, market, p));
+    if !proves {
+        return 0.0;
+    }
     let all = Problem { items: &all_items, bins: &all_bins, sets: &sets.masks };
     cover::lower_bound(all, &worth, &counts)
 }
@@ -120,16 +125,16 @@ fn fill_node(
     turns: &mut Vec<Turn>,
 ) {
     let capacity = market.ty(lot).capacity.clone();
-    if !market.pools[lot.pool].has_room(&capacity) {
+    let Some(offering) = market.offering(lot, choice.zones).cloned() else { return };
+    if !market.pools[lot.pool].has_room(&capacity, offering.usd_per_hour) {
         return;
     }
-    let Some(offering) = market.offering(lot, choice.zones).cloned() else { return };
     let zone = market.zone_bit(&offering.zone);
     let drawn = stock.draw(snapshot, zone, &choice.counts);
     if drawn.is_empty() {
         return;
     }
-    market.pools[lot.pool].take_room(&capacity);
+    market.pools[lot.pool].take_room(&capacity, offering.usd_per_hour);
     let at = bought.open(snapshot, market, lot, &offering);
     for (turn, class, pod) in drawn {
         let wish = stock.classes[class].alternatives.clone();
@@ -212,7 +217,7 @@ pub(super) fn buy_one(
         let at = bought.open(snapshot, market, &lot, &offering);
         if bought.bind(snapshot, market, pod, alternatives.clone(), at) {
             let capacity = market.ty(&lot).capacity.clone();
-            market.pools[lot.pool].take_room(&capacity);
+            market.pools[lot.pool].take_room(&capacity, offering.usd_per_hour);
             return true;
         }
         bought.close(snapshot, at);
@@ -255,8 +260,46 @@ fn acceptable(market: &Market<'_>, classes: &[Class], lots: &[Lot]) -> Sets {
     Sets { masks, of_class, kept }
 }
 
-/// Items, and the item of each class.
-fn items(classes: &[(Class, usize)], dims: &Dimensions) -> (Vec<Item>, Vec<usize>) {
+/// Most items that are planned with as they are: the program grows with their square.
+const MAX_ITEMS: usize = 160;
+/// Steps to which amounts are rounded up, one after the other, until there are few enough items.
+const ROUNDING: [f64; 5] = [1.02, 1.04, 1.08, 1.16, 1.3];
+
+/// Items, the item of each class, and whether they are exact: pods of very many sizes are planned with
+/// as if they were of fewer, a little larger.
+fn items(classes: &[(Class, usize)], dims: &Dimensions) -> (Vec<Item>, Vec<usize>, bool) {
+    let exact = grouped(classes, dims, |need| need);
+    if exact.0.len() <= MAX_ITEMS {
+        return (exact.0, exact.1, true);
+    }
+    let mut coarse = exact;
+    for step in ROUNDING {
+        coarse = grouped(classes, dims, |mut need| {
+            // Processor and memory: what pods differ in.
+            need.iter_mut().take(2).for_each(|n| *n = rounded_up(*n, step));
+            need
+        });
+        if coarse.0.len() <= MAX_ITEMS {
+            break;
+        }
+    }
+    (coarse.0, coarse.1, false)
+}
+
+/// The next power of a step.
+fn rounded_up(n: i64, step: f64) -> i64 {
+    if n <= 1 {
+        return n;
+    }
+    let power = ((n as f64).ln() / step.ln()).ceil();
+    (step.powf(power).ceil() as i64).max(n)
+}
+
+fn grouped(
+    classes: &[(Class, usize)],
+    dims: &Dimensions,
+    round: impl Fn(Vec<i64>) -> Vec<i64>,
+) -> (Vec<Item>, Vec<usize>) {
     let mut groups: HashMap<&Apart, usize> = HashMap::new();
     let mut index: HashMap<(Vec<i64>, usize, Option<usize>, usize), usize> = HashMap::new();
     let (mut items, mut of_class) = (Vec::<Item>::new(), Vec::new());
@@ -265,7 +308,7 @@ fn items(classes: &[(Class, usize)], dims: &Dimensions) -> (Vec<Item>, Vec<usize
             let next = groups.len();
             *groups.entry(a).or_insert(next)
         });
-        let need = dims.vector(&c.spec.requests);
+        let need = round(dims.vector(&c.spec.requests));
         let i = *index.entry((need.clone(), *set, apart, c.per_node)).or_insert_with(|| {
             items.push(Item { need, count: 0, per_bin: c.per_node, apart, set: *set });
             items.len() - 1

@@ -43,7 +43,9 @@ fn fill_one(
 ) -> bool {
     let types = market.pools[pool].types.clone();
     let (t, reservation) = (&types[ty], &types[ty].reservations[r]);
-    if !market.has_left(reservation) || !market.pools[pool].has_room(&t.capacity) {
+    if !market.has_left(reservation)
+        || !market.pools[pool].has_room(&t.capacity, reservation.usd_per_hour)
+    {
         return false;
     }
     let offering = Offering {
@@ -69,7 +71,7 @@ fn fill_one(
         bought.close(snapshot, at);
         return false;
     }
-    market.pools[pool].take_room(&t.capacity);
+    market.pools[pool].take_room(&t.capacity, offering.usd_per_hour);
     market.start(reservation);
     true
 }

@@ -141,7 +141,7 @@ fn the_important_come_first_where_limits_do_not_do_for_all() {
 }
 
 fn terms(budget: usize) -> Terms {
-    Terms { budget, balance: None }
+    Terms { budget, balance: None, ..Terms::default() }
 }
 
 #[test]
