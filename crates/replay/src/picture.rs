@@ -20,7 +20,7 @@ pub fn svg(r: &Report) -> String {
     };
     let planned: Vec<(f64, f64)> =
         r.ideals.iter().map(|i| (i.second as f64 / 3600.0, i.planned_usd_per_hour)).collect();
-    let height = TOP + 2.0 * (PANEL + GAP);
+    let height = TOP + 2.0 * (PANEL + GAP) - 24.0;
     let mut out = String::new();
     // Writing into a String cannot fail.
     let _ = write!(
@@ -51,7 +51,6 @@ pub fn svg(r: &Report) -> String {
         "nodes, and pods by tens",
         &[
             ("nodes", "#0b6bcb", of(|s| s.nodes as f64)),
-            ("of them spot", "#1a9c6b", of(|s| s.spot as f64)),
             ("pods / 10", "#b4459b", of(|s| s.pods as f64 / 10.0)),
         ],
     );

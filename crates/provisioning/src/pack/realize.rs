@@ -48,7 +48,6 @@ pub(super) fn buy(
     let sets = acceptable(market, &classes, &lots);
     let all_bins: Vec<Bin> = lots.iter().map(|l| bin(market, &dims, l, l.usd_per_hour)).collect();
     let mut groups = 0;
-    let mut proves = true;
     let (mut all_items, mut worth, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     let mut turns: Vec<Turn> = Vec::new();
     left.clear();
@@ -57,22 +56,29 @@ pub(super) fn buy(
         let sold = sets.kept.iter().copied();
         let sold = sold.filter_map(|k| Some((k, market.offering(&lots[k], zones)?.usd_per_hour)));
         let sold: Vec<(usize, f64)> = sold.collect();
-        let bins: Vec<Bin> =
-            sold.iter().map(|(k, price)| bin(market, &dims, &lots[*k], *price)).collect();
+        // Of nodes that cost the same the fewer are better: each counts for a little more than its price.
+        let least = sold.iter().map(|(_, price)| *price).fold(f64::INFINITY, f64::min);
+        let each =
+            |(k, price): &(usize, f64)| bin(market, &dims, &lots[*k], price + least * FEWER_NODES);
+        let bins: Vec<Bin> = sold.iter().map(each).collect();
         let masks: Vec<Vec<bool>> =
             sets.masks.iter().map(|m| sold.iter().map(|(k, _)| m[*k]).collect()).collect();
-        let (items, of_class, exact) = items(&classes, &dims);
-        proves &= exact;
+        let (exact, of_exact) = grouped(&classes, &dims, |need| need);
+        let (items, of_class) = few(&classes, &dims, &exact, &of_exact);
         let cover = cover::cover(Problem { items: &items, bins: &bins, sets: &masks });
         let classes: Vec<Class> = classes.into_iter().map(|(c, _)| c).collect();
         let mut stock = Stock::new(classes, &of_class, items.len());
         // The groups of each plan are numbered on their own.
         let shift: usize = groups;
-        groups += items.iter().filter_map(|i| i.apart).max().map_or(0, |g| g + 1);
+        groups += exact.iter().filter_map(|i| i.apart).max().map_or(0, |g| g + 1);
+        // What the plan's items are worth proves a bound for the exact ones as well.
+        let mut planned_as = vec![0; exact.len()];
+        of_exact.iter().zip(&of_class).for_each(|(e, p)| planned_as[*e] = *p);
+        worth.extend(planned_as.iter().map(|p| cover.worth[*p]));
+        let covered = exact.iter().zip(&planned_as);
+        counts.extend(covered.map(|(e, p)| if cover.counts[*p] > 0 { e.count } else { 0 }));
         all_items
-            .extend(items.into_iter().map(|i| Item { apart: i.apart.map(|a| a + shift), ..i }));
-        worth.extend(cover.worth);
-        counts.extend(cover.counts);
+            .extend(exact.into_iter().map(|i| Item { apart: i.apart.map(|a| a + shift), ..i }));
         let sold_in = |bin: usize| lots[sold[bin].0].zones & zones;
         for choice in stock.deal(market.zones.len(), sold_in, cover.filled) {
             let lot = &lots[sold[choice.bin].0];
@@ -89,9 +95,6 @@ pub(super) fn buy(
     }
     // What a rule kept from its node may fit another.
     left.retain(|p| !bought.bind_anywhere(snapshot, market, p));
-    if !proves {
-        return 0.0;
-    }
     let all = Problem { items: &all_items, bins: &all_bins, sets: &sets.masks };
     cover::lower_bound(all, &worth, &counts)
 }
@@ -260,30 +263,33 @@ fn acceptable(market: &Market<'_>, classes: &[Class], lots: &[Lot]) -> Sets {
     Sets { masks, of_class, kept }
 }
 
+/// What a node counts for beside its price, as a share of the cheapest one's.
+const FEWER_NODES: f64 = 0.01;
 /// Most items that are planned with as they are: the program grows with their square.
-const MAX_ITEMS: usize = 160;
+const MAX_ITEMS: usize = 400;
 /// Steps to which amounts are rounded up, one after the other, until there are few enough items.
 const ROUNDING: [f64; 5] = [1.02, 1.04, 1.08, 1.16, 1.3];
 
-/// Items, the item of each class, and whether they are exact: pods of very many sizes are planned with
-/// as if they were of fewer, a little larger.
-fn items(classes: &[(Class, usize)], dims: &Dimensions) -> (Vec<Item>, Vec<usize>, bool) {
-    let exact = grouped(classes, dims, |need| need);
-    if exact.0.len() <= MAX_ITEMS {
-        return (exact.0, exact.1, true);
-    }
-    let mut coarse = exact;
+/// Items to plan with and the item of each class: pods of very many sizes are planned with as if they
+/// were of fewer, a little larger.
+fn few(
+    classes: &[(Class, usize)],
+    dims: &Dimensions,
+    exact: &[Item],
+    of_exact: &[usize],
+) -> (Vec<Item>, Vec<usize>) {
+    let mut few = (exact.to_vec(), of_exact.to_vec());
     for step in ROUNDING {
-        coarse = grouped(classes, dims, |mut need| {
+        if few.0.len() <= MAX_ITEMS {
+            break;
+        }
+        few = grouped(classes, dims, |mut need| {
             // Processor and memory: what pods differ in.
             need.iter_mut().take(2).for_each(|n| *n = rounded_up(*n, step));
             need
         });
-        if coarse.0.len() <= MAX_ITEMS {
-            break;
-        }
     }
-    (coarse.0, coarse.1, false)
+    few
 }
 
 /// The next power of a step.
@@ -295,6 +301,7 @@ fn rounded_up(n: i64, step: f64) -> i64 {
     (step.powf(power).ceil() as i64).max(n)
 }
 
+/// Classes that are alike for planning: items, and the item of each class.
 fn grouped(
     classes: &[(Class, usize)],
     dims: &Dimensions,
