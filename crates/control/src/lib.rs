@@ -17,6 +17,7 @@ pub mod garbage;
 pub mod informer;
 pub mod karpenter;
 pub mod leader;
+mod metrics;
 pub mod namespaces;
 pub mod provisioner;
 pub mod queue;
@@ -65,8 +66,12 @@ pub fn run_server_side(
     aggregation::start(&client("coracle-aggregator"), stop, tasks);
 }
 
-/// Starts all parts. They end when `stop` becomes true.
-pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
+/// Starts all parts. They end when `stop` becomes true. Returns the provisioner, if there is one.
+pub fn run(
+    settings: &Settings,
+    stop: &Stop,
+    tasks: &mut JoinSet<()>,
+) -> Option<provisioner::Provisioner> {
     run_server_side(settings.client.as_ref(), stop, tasks);
     let client = &settings.client;
     let world = world::World::new(&client("system:kube-controller-manager"), stop, tasks);
@@ -74,14 +79,13 @@ pub fn run(settings: &Settings, stop: &Stop, tasks: &mut JoinSet<()>) {
     garbage::start(&client("generic-garbage-collector"), stop, tasks);
     namespaces::start(&world, client, &settings.ca_pem, stop, tasks);
     scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
-    if let Some(cloud) = &settings.cloud {
-        let state = world.cluster_state();
-        let clients = ProvisionerClients {
-            provisioner: client("coracle-provisioner"),
-            nodes: client("coracle-simulated-nodes"),
-        };
-        run_provisioner(&state, &clients, cloud, settings.provisioner, stop, tasks);
-    }
+    let cloud = settings.cloud.as_ref()?;
+    let state = world.cluster_state();
+    let clients = ProvisionerClients {
+        provisioner: client("coracle-provisioner"),
+        nodes: client("coracle-simulated-nodes"),
+    };
+    Some(run_provisioner(&state, &clients, cloud, settings.provisioner, stop, tasks))
 }
 
 /// Who the provisioner and the simulated kubelets are.
@@ -100,8 +104,8 @@ pub fn run_provisioner(
     options: provisioner::Options,
     stop: &Stop,
     tasks: &mut JoinSet<()>,
-) {
+) -> provisioner::Provisioner {
     let karpenter = karpenter::Watched::new(&clients.provisioner, stop, tasks);
     simulation::start(state, &karpenter, &clients.nodes, cloud, stop, tasks);
-    provisioner::start(state, &karpenter, &clients.provisioner, cloud, options, stop, tasks);
+    provisioner::start(state, &karpenter, &clients.provisioner, cloud, options, stop, tasks)
 }

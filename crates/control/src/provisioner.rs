@@ -10,6 +10,7 @@ mod decisions;
 mod disruption;
 mod drift;
 mod explain;
+mod gauges;
 mod lifecycle;
 mod model;
 mod overlays;
@@ -21,10 +22,11 @@ mod static_pools;
 mod termination;
 
 pub use explain::{Alternative, Budget, NodeFacts, PodFacts, PoolFacts};
+pub use gauges::Provisioner;
 pub use model::types;
 pub use reader::{Reader, WhatIf};
 
-use crate::{Stop, api::Writer, karpenter::Watched, world::ClusterState};
+use crate::{Stop, api::Writer, karpenter::Watched, metrics::Metrics, world::ClusterState};
 use coracle_clouds::{CapacityType, Simulated};
 use coracle_provisioning::overlay::Overlay;
 use coracle_scheduling::{PodSpec, pod::PodKey};
@@ -75,6 +77,7 @@ pub(crate) struct Shared {
     /// Overlays that hold, in their order.
     overlays: RwLock<Arc<Vec<Overlay>>>,
     decisions: decisions::Kept,
+    metrics: Metrics,
     /// Pods that the last plan found no place for: nobody waits for them.
     hopeless: Mutex<HashSet<PodKey>>,
     /// What room each buffer wants to be kept.
@@ -92,7 +95,7 @@ pub fn start(
     options: Options,
     stop: &Stop,
     tasks: &mut JoinSet<()>,
-) {
+) -> Provisioner {
     let writer = Writer::new(client, "karpenter");
     let shared = Arc::new(Shared::new(world, karpenter, cloud, writer, options));
     let s = shared.clone();
@@ -145,6 +148,7 @@ pub fn start(
     if options.node_repair {
         repair::start(&shared, stop, tasks);
     }
+    Provisioner(shared)
 }
 
 impl Shared {
@@ -160,6 +164,7 @@ impl Shared {
             overlays: RwLock::default(),
             room: Mutex::default(),
             decisions: decisions::Kept::default(),
+            metrics: Metrics::default(),
             hopeless: Mutex::default(),
             world: world.clone(),
             karpenter: karpenter.clone(),

@@ -1,6 +1,6 @@
 //! `coracle attach`: the provisioner beside any Kubernetes, through its public API alone.
 
-use crate::{client, defaults, policy::Policy, up};
+use crate::{client, defaults, metrics, policy::Policy, up};
 use anyhow::{Context, Result, bail};
 use coracle_clouds::{Settings, Simulated};
 use coracle_control::{
@@ -14,7 +14,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::{Value, json};
-use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
 /// Name of the lease, of the service account, and of the roles.
@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// What this process is called in the lease; its host and process id if not given
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
+    /// Serve metrics (Prometheus, Karpenter's names) at this address over plain HTTP, while leading
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     policy: Policy,
     /// What to log to standard error: error, warn, info, debug, or a tracing filter
@@ -110,7 +113,11 @@ async fn attach(o: &Options) -> Result<()> {
     let state = ClusterState::new(&client, &halting, &mut tasks);
     let clients = ProvisionerClients { provisioner: client.clone(), nodes: client.clone() };
     let simulated = Arc::new(Simulated::new(cloud));
-    run_provisioner(&state, &clients, &simulated, (&o.policy).into(), &halting, &mut tasks);
+    let provisioner =
+        run_provisioner(&state, &clients, &simulated, (&o.policy).into(), &halting, &mut tasks);
+    if let Some(at) = o.metrics_listen {
+        metrics::serve(at, provisioner, halting.clone(), &mut tasks).await?;
+    }
     say(&format!(
         "ready: {identity} provisions nodes, cloud {}\n  type:  kubectl get nodepools,nodeclaims",
         o.cloud

@@ -10,6 +10,7 @@ mod defaults;
 mod envtest;
 mod explain;
 mod kubeconfig;
+mod metrics;
 mod nodes;
 mod plan;
 mod policy;

@@ -1,6 +1,6 @@
 //! `coracle up`: one process that is a cluster.
 
-use crate::{defaults, kubeconfig};
+use crate::{defaults, kubeconfig, metrics};
 use anyhow::{Context, Result, bail};
 use coracle_clouds::{Settings, Simulated};
 use coracle_registry::Registry;
@@ -60,6 +60,9 @@ pub(crate) struct Options {
     /// Whether the scheduler fills nodes or spreads pods over them
     #[arg(long, value_enum, default_value_t = Profile::Spread)]
     scheduler_profile: Profile,
+    /// Serve the provisioner's metrics (Prometheus, Karpenter's names) at this address over plain HTTP
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     policy: crate::policy::Policy,
     /// What to log to standard error: error, warn, info, debug, or a tracing filter
@@ -158,7 +161,10 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
         cloud: (!o.no_provisioner).then(|| Arc::new(Simulated::new(cloud))),
         provisioner: (&o.policy).into(),
     };
-    coracle_control::run(&settings, &stopping, &mut tasks);
+    let provisioner = coracle_control::run(&settings, &stopping, &mut tasks);
+    if let (Some(at), Some(of)) = (o.metrics_listen, provisioner) {
+        metrics::serve(at, of, stopping.clone(), &mut tasks).await?;
+    }
     announce(&o, address, &kubeconfig, minor, started);
     wait_for_signal().await?;
     let _ = writeln!(std::io::stderr(), "stopping");

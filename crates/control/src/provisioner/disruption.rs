@@ -151,15 +151,17 @@ async fn look(
             (p.name.clone(), terms_of(&policies[&p.name], budget, balance))
         })
         .collect();
+    let began = Instant::now();
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
         consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| {
             terms.get(pool).copied().unwrap_or_default()
         })
     });
-    let Some(command) = found.await.map_err(|e| Error::Request(e.to_string()))? else {
-        return Ok(wait);
-    };
+    let found = found.await.map_err(|e| Error::Request(e.to_string()))?;
+    let took = "karpenter_voluntary_disruption_decision_evaluation_duration_seconds";
+    shared.metrics.observe(took, began.elapsed());
+    let Some(command) = found else { return Ok(wait) };
     tracing::info!(why = command.why, "consolidating");
     *running = Some(begin(shared, command, "Underutilized").await?);
     Ok(Some(Duration::from_millis(500)))
@@ -209,6 +211,8 @@ async fn give_up_empty(shared: &Shared, empty: &[String]) -> Result<(), Error> {
     for name in empty {
         give_up(shared, name, "Empty", "the node has no pods that need it").await?;
     }
+    let of = [("decision", "delete"), ("reason", "empty")];
+    shared.metrics.count("karpenter_voluntary_disruption_decisions_total", &of);
     let message = format!("{} node(s) had no pods that need them", removed.len());
     let decision = Decision { action: "Empty", message, plan: None, removed, saves_usd_per_hour };
     shared.record(decision).await;
@@ -519,6 +523,9 @@ pub(super) async fn give_up(
     why: &str,
 ) -> Result<(), Error> {
     let Some(c) = claim(shared, name) else { return Ok(()) };
+    let pool = c.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default();
+    let of = [("nodepool", pool.as_str()), ("reason", &reason.to_lowercase())];
+    shared.metrics.count("karpenter_nodeclaims_disrupted_total", &of);
     shared
         .writer
         .event(
@@ -534,7 +541,11 @@ pub(super) async fn give_up(
 
 async fn begin(shared: &Shared, command: Command, reason: &'static str) -> Result<Running, Error> {
     // Replacements first: a node is not tainted for a plan that cannot begin.
-    let replacements = provision::create_claims(shared, &command.plan.new_nodes).await?;
+    let replacements =
+        provision::create_claims(shared, &command.plan.new_nodes, &reason.to_lowercase()).await?;
+    let kind = if replacements.is_empty() { "delete" } else { "replace" };
+    let of = [("decision", kind), ("reason", &*reason.to_lowercase())];
+    shared.metrics.count("karpenter_voluntary_disruption_decisions_total", &of);
     let gone = command.remove.iter().filter_map(|n| removed(shared, n)).collect();
     shared
         .record(Decision {

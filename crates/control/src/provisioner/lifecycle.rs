@@ -14,7 +14,7 @@ use crate::{
 };
 use coracle_clouds::{CapacityType, Launch, LaunchError, Machine};
 use coracle_meta::time::parse_rfc3339;
-use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
+use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE};
 use coracle_workloads::PodView;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -152,6 +152,11 @@ impl Shared {
                 Ok(None)
             }
             Err(error) => {
+                let kind = match &error {
+                    LaunchError::NoCapacity(_) => "InsufficientCapacityError",
+                    LaunchError::NoSuchType => "NoCompatibleInstanceTypes",
+                };
+                self.metrics.count("karpenter_cloudprovider_errors_total", &[("error", kind)]);
                 if let LaunchError::NoCapacity(refused) = &error {
                     self.set_unavailable(refused.clone());
                 }
@@ -237,6 +242,7 @@ impl Shared {
             "spec": {"taints": keep},
         });
         self.writer.patch(&path("v1", "nodes", "", &name, ""), &patch).await?;
+        self.metrics.count("karpenter_nodes_created_total", &[("nodepool", pool_of(claim))]);
         self.set_claim(claim, &["Registered"], json!({"nodeName": name})).await
     }
 
@@ -274,6 +280,12 @@ impl Shared {
         self.wake_disruption.notify_one();
         Ok(())
     }
+}
+
+/// The NodePool of a claim.
+pub(super) fn pool_of(claim: &DynamicObject) -> &str {
+    let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
+    label.map_or("", String::as_str)
 }
 
 /// When a claim was initialized.

@@ -69,18 +69,20 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     }
     let s = shared.clone();
     // Planning is work for a processor, not for the reactor.
+    let began = tokio::time::Instant::now();
     let planned = tokio::task::spawn_blocking(move || {
         let mut snapshot = s.snapshot();
         pack::pack(&mut snapshot, &pods, &s.pools(), &s.daemons())
     });
     let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
+    shared.metrics.observe("karpenter_scheduler_scheduling_duration_seconds", began.elapsed());
     let hopeless: HashSet<_> = plan.unschedulable.keys().cloned().collect();
     let before = std::mem::replace(&mut *shared.hopeless.lock(), hopeless);
     if plan.unschedulable.keys().any(|k| !before.contains(k)) {
         // What waited for them goes on.
         shared.wake_disruption.notify_one();
     }
-    let names = create_claims(shared, &plan.new_nodes).await?;
+    let names = create_claims(shared, &plan.new_nodes, "provisioned").await?;
     if !names.is_empty() {
         shared.record(provisioned(&plan, &names)).await;
     }
@@ -141,6 +143,7 @@ impl Shared {
 pub(super) async fn create_claims(
     shared: &Shared,
     nodes: &[NewNode],
+    reason: &str,
 ) -> Result<Vec<String>, Error> {
     let (mut names, mut newest) = (Vec::new(), 0);
     for node in nodes {
@@ -154,6 +157,8 @@ pub(super) async fn create_claims(
             .await?;
         let text = |p: &str| coracle_meta::json::text(&created, p).to_owned();
         let name = text("metadata.name");
+        let of = [("nodepool", node.pool.as_str()), ("reason", reason)];
+        shared.metrics.count("karpenter_nodeclaims_created_total", &of);
         tracing::info!(claim = name, pods = node.pods.len(), why = node.why, "bought");
         let meta = ObjectMeta {
             name: Some(name.clone()),

@@ -75,7 +75,7 @@ impl Shared {
         }
         let all = nodes.len() == replicas - claims.len();
         let plan = Plan::of_nodes(nodes);
-        let names = provision::create_claims(self, &plan.new_nodes).await?;
+        let names = provision::create_claims(self, &plan.new_nodes, "static").await?;
         if !names.is_empty() {
             self.record(Decision {
                 action: "Provisioned",

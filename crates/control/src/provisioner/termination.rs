@@ -3,7 +3,7 @@
 
 use super::{
     Shared,
-    lifecycle::{is_daemon, outlives},
+    lifecycle::{is_daemon, outlives, pool_of},
 };
 use crate::{
     api::{Error, path},
@@ -80,6 +80,11 @@ impl Shared {
             claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
         let patch = json!({"metadata": {"finalizers": rest}});
         self.going.lock().remove(&name);
+        self.metrics
+            .count("karpenter_nodeclaims_terminated_total", &[("nodepool", pool_of(claim))]);
+        if node.is_some() {
+            self.metrics.count("karpenter_nodes_terminated_total", &[("nodepool", pool_of(claim))]);
+        }
         match self.writer.patch(&path(API, "nodeclaims", "", &name, ""), &patch).await {
             Err(e) if e.code() != Some(404) => Err(e),
             _ => Ok(None),
@@ -199,7 +204,10 @@ impl Shared {
         );
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pn, "namespace": ns}});
         let at = path("v1", "pods", &ns, &pn, "eviction");
-        match self.writer.send("POST", &at, "application/json", &eviction).await {
+        let answer = self.writer.send("POST", &at, "application/json", &eviction).await;
+        let code = answer.as_ref().map_or_else(|e| e.code().unwrap_or(0), |_| 201).to_string();
+        self.metrics.count("karpenter_pods_eviction_requests_total", &[("code", &code)]);
+        match answer {
             Ok(_) => {
                 let said = "Evicted pod: the node is going";
                 self.writer.event(&p.metadata, action::PODS, "Normal", "Evicted", said).await;
