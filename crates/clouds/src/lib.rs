@@ -14,6 +14,6 @@ pub mod simulated;
 
 pub use catalogue::{Arch, InstanceType, catalogue};
 pub use simulated::{
-    CapacityReservation, CapacityType, Fault, FaultKind, Launch, LaunchError, Machine, Settings,
-    Simulated,
+    CapacityReservation, CapacityType, Fault, FaultKind, Launch, LaunchError, Launched, Machine,
+    Settings, Simulated,
 };

@@ -96,6 +96,15 @@ pub struct Machine {
     pub boot: Option<Duration>,
 }
 
+/// A launch that worked.
+#[derive(Clone, Debug)]
+pub struct Launched {
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// Offerings that were preferred and could not be had.
+    pub refused: Vec<(String, String, CapacityType)>,
+}
+
 /// Why a launch failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LaunchError {
@@ -201,9 +210,9 @@ impl Simulated {
     ///
     /// # Errors
     /// When nothing can be had.
-    pub fn launch(&self, request: &Launch) -> Result<Arc<Machine>, LaunchError> {
+    pub fn launch(&self, request: &Launch) -> Result<Launched, LaunchError> {
         if let Some(m) = self.machines.lock().values().find(|m| m.name == request.name) {
-            return Ok(m.clone());
+            return Ok(Launched { machine: m.clone(), refused: Vec::new() });
         }
         let sold = request.offerings.iter().filter_map(|(t, zone, c)| {
             let price = self.price(t, zone, *c).filter(|_| self.zones().contains(zone))?;
@@ -249,7 +258,7 @@ impl Simulated {
                 boot,
             });
             self.machines.lock().insert(machine.provider_id.clone(), machine.clone());
-            return Ok(machine);
+            return Ok(Launched { machine, refused });
         }
         Err(LaunchError::NoCapacity(refused))
     }
@@ -380,13 +389,13 @@ mod tests {
             capacity_type: Some(CapacityType::Spot),
         };
         cloud.set_faults(vec![no_spot.clone()]);
-        let m = cloud.launch(&request(&["c6a.8xlarge", "c6a.large"], &both)).unwrap();
+        let m = cloud.launch(&request(&["c6a.8xlarge", "c6a.large"], &both)).unwrap().machine;
         assert_eq!(
             (m.instance_type.name.as_str(), m.capacity_type),
             ("c6a.large", CapacityType::OnDemand)
         );
         assert_eq!(
-            cloud.launch(&request(&["m5.large"], &both)).unwrap().provider_id,
+            cloud.launch(&request(&["m5.large"], &both)).unwrap().machine.provider_id,
             m.provider_id
         );
         cloud.terminate(&m.provider_id);
@@ -422,9 +431,12 @@ mod tests {
             name: name.into(),
             ..request(&["c6a.large"], c)
         };
-        let first = cloud.launch(&named("a", &all)).unwrap();
+        let first = cloud.launch(&named("a", &all)).unwrap().machine;
         assert_eq!((first.reservation.as_deref(), first.zone.as_str()), (Some("r"), "us-east-1b"));
-        assert_eq!(cloud.launch(&named("b", &all)).unwrap().capacity_type, CapacityType::OnDemand);
+        assert_eq!(
+            cloud.launch(&named("b", &all)).unwrap().machine.capacity_type,
+            CapacityType::OnDemand
+        );
         assert!(matches!(cloud.launch(&named("c", &all[1..])), Err(LaunchError::NoCapacity(_))));
         cloud.terminate(&first.provider_id);
         assert_eq!(cloud.reservations()[0].1, 1);

@@ -59,10 +59,25 @@ type Index = HashMap<String, BTreeSet<Arc<Key>>>;
 /// What a kind is grouped by, such as the node of a pod.
 pub type GroupBy<K> = fn(&K) -> &str;
 
+/// Which objects are looked at.
+struct Scope<K> {
+    /// The kind need not be served.
+    optional: bool,
+    /// Only these.
+    keep: Option<fn(&K) -> bool>,
+}
+
+impl<K> Default for Scope<K> {
+    fn default() -> Self {
+        Self { optional: false, keep: None }
+    }
+}
+
 /// The objects of a kind.
 pub struct Informer<K> {
     store: RwLock<Store<K>>,
     group_by: Option<GroupBy<K>>,
+    scope: Scope<K>,
     handlers: RwLock<Vec<Handler<K>>>,
     progress: watch::Sender<u64>,
     synced: watch::Sender<bool>,
@@ -80,6 +95,32 @@ where
         stop: &Stop,
         tasks: &mut JoinSet<()>,
     ) -> Arc<Self> {
+        Self::begin(api, trim, group_by, Scope::default(), stop, tasks)
+    }
+
+    /// Starts to watch a kind that need not be served: then it has no objects.
+    pub fn start_if_served(api: Api<K>, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        Self::begin(api, |_| (), None, Scope { optional: true, keep: None }, stop, tasks)
+    }
+
+    /// Starts to watch the objects of a kind that are to be kept; that never changes for one.
+    pub fn start_of(
+        api: Api<K>,
+        keep: fn(&K) -> bool,
+        stop: &Stop,
+        tasks: &mut JoinSet<()>,
+    ) -> Arc<Self> {
+        Self::begin(api, |_| (), None, Scope { optional: false, keep: Some(keep) }, stop, tasks)
+    }
+
+    fn begin(
+        api: Api<K>,
+        trim: impl FnMut(&mut K) + Send + 'static,
+        group_by: Option<GroupBy<K>>,
+        scope: Scope<K>,
+        stop: &Stop,
+        tasks: &mut JoinSet<()>,
+    ) -> Arc<Self> {
         let store = Store {
             objects: BTreeMap::new(),
             by_owner: Index::new(),
@@ -89,6 +130,7 @@ where
         let informer = Arc::new(Self {
             store: RwLock::new(store),
             group_by,
+            scope,
             handlers: RwLock::default(),
             progress: watch::Sender::new(0),
             synced: watch::Sender::new(false),
@@ -116,12 +158,13 @@ where
                 None => return,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a watch was interrupted");
-                    // A kind that is not served has no objects, yet.
-                    if is_not_served(&error) {
+                    if self.scope.optional && is_not_served(&error) {
                         self.synced.send_replace(true);
                     }
                 }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
+                Some(Ok(watcher::Event::InitApply(o) | watcher::Event::Apply(o)))
+                    if self.scope.keep.is_some_and(|keep| !keep(&o)) => {}
                 Some(Ok(watcher::Event::InitApply(mut o))) => {
                     trim(&mut o);
                     listed.insert(key(&o), Arc::new(o));
@@ -212,6 +255,11 @@ where
         let mut synced = self.synced.subscribe();
         // The sender lives in self.
         let _ = synced.wait_for(|s| *s).await;
+    }
+
+    /// Whether the first list is in.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
     }
 
     /// Waits until a revision has been seen.

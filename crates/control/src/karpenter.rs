@@ -24,6 +24,8 @@ pub const OVERLAY_API: &str = "karpenter.sh/v1alpha1";
 pub const BUFFER_API: &str = "autoscaling.x-k8s.io/v1beta1";
 /// `apiVersion` of node classes.
 pub const CLASS_API: &str = "coracle.dev/v1";
+/// Kind of node classes.
+pub const CLASS: &str = "SimulatedNodeClass";
 /// Finalizer of claims and nodes.
 pub const FINALIZER: &str = "karpenter.sh/termination";
 /// Taint of nodes that are about to go.
@@ -34,6 +36,8 @@ pub const UNREGISTERED: &str = "karpenter.sh/unregistered";
 pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
 /// Annotation of claims with when their nodes go at the latest.
 pub const TERMINATION: &str = "karpenter.sh/nodeclaim-termination-timestamp";
+/// Annotation of claims with most that their machines may cost, in US dollars an hour.
+pub const MAX_PRICE: &str = "coracle.dev/max-price-usd-per-hour";
 /// Annotation of claims whose types are more alike than their pool asks for.
 pub const MIN_VALUES_RELAXED: &str = "karpenter.sh/nodeclaim-min-values-relaxed";
 /// Label of nodes with the reservation that they use.
@@ -72,13 +76,16 @@ pub fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
 impl Watched {
     /// Starts to watch.
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
-        let mut start = |r: ApiResource| {
-            Informer::start(Api::all_with(client.clone(), &r), |_| (), None, stop, tasks)
-        };
+        let all = |r: ApiResource| Api::all_with(client.clone(), &r);
+        let pools = all(resource(API, "NodePool", "nodepools"));
+        let claims = all(resource(API, "NodeClaim", "nodeclaims"));
+        let pools = Informer::start(pools, |_| (), None, stop, tasks);
+        let claims = Informer::start_of(claims, is_ours, stop, tasks);
+        let mut start = |r: ApiResource| Informer::start_if_served(all(r), stop, tasks);
         Arc::new(Self {
-            pools: start(resource(API, "NodePool", "nodepools")),
-            claims: start(resource(API, "NodeClaim", "nodeclaims")),
-            classes: start(resource(CLASS_API, "SimulatedNodeClass", "simulatednodeclasses")),
+            pools,
+            claims,
+            classes: start(resource(CLASS_API, CLASS, "simulatednodeclasses")),
             overlays: start(resource(OVERLAY_API, "NodeOverlay", "nodeoverlays")),
             buffers: start(resource(BUFFER_API, "CapacityBuffer", "capacitybuffers")),
             policies: start(resource(CLASS_API, "ProvisioningPolicy", "provisioningpolicies")),
@@ -245,7 +252,11 @@ impl NodePool {
             replicas: spec["replicas"].as_u64().and_then(|n| n.try_into().ok()),
             taints: taints(&template["spec"]["taints"]),
             limits: map(&spec["limits"]),
-            class: text(&template["spec"]["nodeClassRef"]["name"]),
+            class: if is_ours(o) {
+                text(&template["spec"]["nodeClassRef"]["name"])
+            } else {
+                String::new()
+            },
             underutilized: disruption["consolidationPolicy"] != "WhenEmpty",
             balanced: disruption["consolidationPolicy"] == "Balanced",
             consolidate_after: if disruption["consolidateAfter"].is_null() {
@@ -257,6 +268,15 @@ impl NodePool {
             labels,
         }
     }
+}
+
+/// Whether a pool or a claim is of our cloud: others are another provisioner's.
+pub fn is_ours(o: &DynamicObject) -> bool {
+    let spec = &o.data["spec"];
+    let of = if spec["template"].is_object() { &spec["template"]["spec"] } else { spec };
+    let reference = &of["nodeClassRef"];
+    let group = CLASS_API.split('/').next().unwrap_or_default();
+    reference["group"] == group && reference["kind"] == CLASS
 }
 
 /// The status of a condition of a claim, pool or class.

@@ -62,27 +62,21 @@ impl Candidate {
         }
     }
 
-    /// Keeps the lease until it is time to stop, when it is given back, or until it is lost. Returns
-    /// whether it was lost.
+    /// Keeps the lease until it is time to stop or until it is lost. Returns whether it was lost; if not,
+    /// it is to be [released](Self::release) when the work has ended.
     pub async fn hold(&mut self, stop: &mut Stop) -> bool {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
-                () = stopped(stop) => {
-                    self.release().await;
-                    return false;
-                }
+                () = stopped(stop) => return false,
                 () = tokio::time::sleep(RETRY) => {}
             }
-            match self.attempt().await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => return true,
-                Err(error) => {
-                    tracing::warn!(%error, "the lease was not renewed");
-                    if renewed.elapsed() > RENEW_DEADLINE {
-                        return true;
-                    }
-                }
+            // A request that hangs must not lead for longer than one that fails.
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.attempt()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) | Err(_) => return true,
+                Ok(Err(error)) => tracing::warn!(%error, "the lease was not renewed"),
             }
         }
     }
@@ -135,7 +129,7 @@ impl Candidate {
     }
 
     /// Lets another take over at once.
-    async fn release(&self) {
+    pub async fn release(&self) {
         let at = self.path(&self.name);
         let Ok(mut lease) = self.writer.send("GET", &at, "application/json", &Value::Null).await
         else {

@@ -65,6 +65,7 @@ pub struct Options {
 /// What all loops share.
 pub(crate) struct Shared {
     options: Options,
+    started: Instant,
     world: Arc<ClusterState>,
     karpenter: Arc<Watched>,
     cloud: Arc<Simulated>,
@@ -102,6 +103,10 @@ pub fn start(
     world.pods.on_change(move |c| {
         let on = |p: &Arc<PodView>| (p.node_name.clone(), pod::is_active(p));
         if c.old.map(on) == c.new.map(on) && c.new.is_some_and(|p| !p.node_name.is_empty()) {
+            return;
+        }
+        // What the first list tells was so before: claims know when.
+        if c.old.is_none() && !s.world.pods.is_synced() {
             return;
         }
         let mut touched = s.touched.lock();
@@ -161,6 +166,7 @@ impl Shared {
     ) -> Self {
         Self {
             options,
+            started: Instant::now(),
             overlays: RwLock::default(),
             room: Mutex::default(),
             decisions: decisions::Kept::default(),
@@ -185,6 +191,11 @@ impl Shared {
         all.filter(|p| pod::is_active(p) && !gated(p)).map(|p| self.wishes(&p.asks)).collect()
     }
 
+    /// Whether this process may not have found again all that an earlier one left.
+    fn is_young(&self) -> bool {
+        self.started.elapsed() < Duration::from_secs(10)
+    }
+
     async fn synced(&self) {
         tokio::join!(self.world.synced(), self.karpenter.synced());
     }
@@ -199,6 +210,13 @@ impl Shared {
         unavailable
             .get(&(t.to_owned(), zone.to_owned(), c))
             .is_some_and(|until| *until > Instant::now())
+    }
+
+    /// When the next of the refused offerings is asked for again.
+    fn next_available(&self) -> Option<Duration> {
+        let unavailable = self.unavailable.lock();
+        let now = Instant::now();
+        unavailable.values().filter(|t| **t > now).map(|t| *t - now).min()
     }
 
     fn set_unavailable(&self, offerings: Vec<(String, String, CapacityType)>) {

@@ -31,6 +31,8 @@ pub const INTERRUPT: &str = "coracle.dev/interrupt";
 pub const FAIL: &str = "coracle.dev/fail";
 /// Annotation of nodes: when an interrupted machine ends.
 pub const DEADLINE: &str = "coracle.dev/interruption-deadline";
+/// Label of leases of simulated nodes.
+const OURS: &str = "coracle.dev/simulated";
 /// Leases are renewed this often, as by the kubelet.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
@@ -187,7 +189,7 @@ impl Kubelets {
         let machine = match self.cloud.machine(id) {
             Some(m) => m,
             // An earlier process launched it. One that was ended stays ended.
-            None if claim.metadata.deletion_timestamp.is_none()
+            None if !is_true(&claim, "InstanceTerminating")
                 && self.world.nodes.get("", name).is_none_or(|n| {
                     n.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(DEADLINE))
                 }) =>
@@ -345,7 +347,7 @@ impl Kubelets {
 
     async fn renew(&self, node: &str) -> Result<(), Error> {
         let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": node, "namespace": "kube-node-lease"},
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": node, "namespace": "kube-node-lease", "labels": {OURS: "true"}},
             "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": rfc3339_micro(Timestamp::now())},
         });
         let at = |name: &str| path("coordination.k8s.io/v1", "leases", "kube-node-lease", name, "");
@@ -358,6 +360,7 @@ impl Kubelets {
     }
 
     async fn renew_all(&self) {
+        self.world.nodes.synced().await;
         for machine in self.cloud.machines() {
             if self.world.nodes.get("", &machine.name).is_some() {
                 if let Err(error) = self.renew(&machine.name).await {
@@ -365,8 +368,11 @@ impl Kubelets {
                 }
             }
         }
-        // Leases of nodes that are gone.
-        for lease in self.world.leases.all() {
+        // Leases of our nodes that are gone; others are none of ours.
+        let ours = |l: &k8s_openapi::api::coordination::v1::Lease| {
+            l.metadata.labels.as_ref().is_some_and(|l| l.contains_key(OURS))
+        };
+        for lease in self.world.leases.all().into_iter().filter(|l| ours(l)) {
             let name = lease.metadata.name.clone().unwrap_or_default();
             if self.world.nodes.get("", &name).is_none() {
                 let at = path("coordination.k8s.io/v1", "leases", "kube-node-lease", &name, "");

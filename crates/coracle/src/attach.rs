@@ -124,9 +124,13 @@ async fn attach(o: &Options) -> Result<()> {
     ));
     let lost = candidate.hold(&mut stopping).await;
     halt.send_replace(true);
+    if lost {
+        // Another may work already.
+        tasks.abort_all();
+    }
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
-        tasks.abort_all();
+        tasks.shutdown().await;
     }
     signals.abort();
     if lost {
@@ -135,6 +139,7 @@ async fn attach(o: &Options) -> Result<()> {
             o.namespace
         );
     }
+    candidate.release().await;
     Ok(())
 }
 
@@ -147,7 +152,11 @@ fn say(text: &str) {
 
 fn own_identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}_{}", if host.is_empty() { "coracle" } else { host.trim() }, std::process::id())
+    // Process ids repeat: each container has its own first one.
+    let unique =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let host = if host.is_empty() { "coracle" } else { host.trim() };
+    format!("{host}_{}_{:x}", std::process::id(), unique.as_nanos() & 0xffff_ffff)
 }
 
 /// Says what is missing before anything waits for it in vain.

@@ -154,7 +154,7 @@ pub fn search(
     }
     sets.extend(order.iter().take(MAX_SINGLES).map(|c| vec![*c]));
     for set in sets {
-        let Some(command) = what_if(snapshot, &set, pools, daemons, &known) else { continue };
+        let Some(command) = what_if(snapshot, &set, pools, daemons, &known, true) else { continue };
         let better = best.as_ref().is_none_or(|b| command.worth() > b.worth() + 1e-9);
         if better && acceptable(&command, &set, &known) {
             best = Some(command);
@@ -181,7 +181,7 @@ pub fn verdict(
     terms: Terms,
 ) -> Verdict {
     let known = BTreeMap::from([(candidate.pool.as_str(), terms)]);
-    let Some(command) = what_if(snapshot, &[candidate], pools, daemons, &known) else {
+    let Some(command) = what_if(snapshot, &[candidate], pools, daemons, &known, true) else {
         let against = Some("its pods fit on no other nodes, there or new".to_owned());
         return Verdict { command: None, against };
     };
@@ -306,8 +306,8 @@ pub fn replace(
     let all: Vec<&Candidate> = candidates.iter().collect();
     // They go in any case: what that is charged with is nobody's question.
     let usual = Known::new();
-    what_if(&without, &all, pools, daemons, &usual)
-        .or_else(|| all.iter().find_map(|c| what_if(&without, &[c], pools, daemons, &usual)))
+    what_if(&without, &all, pools, daemons, &usual, false)
+        .or_else(|| all.iter().find_map(|c| what_if(&without, &[c], pools, daemons, &usual, false)))
 }
 
 /// What replacing a set of nodes would save, if their pods fit elsewhere.
@@ -317,6 +317,7 @@ fn what_if(
     pools: &[Pool],
     daemons: &[Arc<PodSpec>],
     known: &Known<'_>,
+    cheaper: bool,
 ) -> Option<Command> {
     let mut without = snapshot.clone();
     let mut pools = pools.to_vec();
@@ -339,11 +340,17 @@ fn what_if(
         }
     }
     let pods: Vec<Arc<PodSpec>> = set.iter().flat_map(|c| c.pods.iter().cloned()).collect();
-    let plan = pack(&mut without, &pods, &pools, daemons);
+    let mut plan = pack(&mut without, &pods, &pools, daemons);
     if !plan.unschedulable.is_empty() {
         return None;
     }
     let price: f64 = set.iter().map(|c| c.usd_per_hour).sum();
+    // What cannot be had for less than what is there is not worth a move.
+    let room = price / plan.usd_per_hour.max(1e-12);
+    for n in plan.new_nodes.iter_mut().filter(|_| cheaper) {
+        let most = n.offering.usd_per_hour * room;
+        n.max_usd_per_hour = Some(n.max_usd_per_hour.map_or(most, |m| m.min(most)));
+    }
     let saves = price - plan.usd_per_hour;
     let bought: Vec<&str> =
         plan.new_nodes.iter().filter_map(|n| n.types.first().map(|t| &**t)).collect();

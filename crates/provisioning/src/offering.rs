@@ -109,6 +109,28 @@ impl Pool {
         paid && self.room.iter().all(|(name, left)| amount(capacity, name) <= *left)
     }
 
+    /// Whether a node of another capacity and price in place of one stays within the limits.
+    pub fn has_room_instead(&self, of: (&Resources, f64), other: (&Resources, f64)) -> bool {
+        let paid = self.usd_left.is_none_or(|left| other.1 - of.1 <= left + 1e-9);
+        paid && self.room.iter().all(|(name, left)| {
+            let more = amount(other.0, name) - amount(of.0, name);
+            more <= 0 || more <= *left
+        })
+    }
+
+    /// Takes off the limits what a node of another capacity and price would need more.
+    pub fn take_room_instead(&mut self, of: (&Resources, f64), other: (&Resources, f64)) {
+        self.usd_left.iter_mut().for_each(|left| *left -= (other.1 - of.1).max(0.0));
+        for (name, left) in &mut self.room {
+            *left -= (amount(other.0, name) - amount(of.0, name)).max(0);
+        }
+    }
+
+    /// Whether it has limits.
+    pub fn is_limited(&self) -> bool {
+        !self.room.is_empty() || self.usd_left.is_some()
+    }
+
     /// The value of a label that nodes of a type have, whatever their offering.
     pub fn label<'p>(&'p self, t: &'p PoolType, key: &str) -> Option<&'p str> {
         match key {

@@ -51,6 +51,8 @@ pub struct NewNode {
     pub pods: Vec<PodKey>,
     /// What its pods and daemons ask for.
     pub requests: Resources,
+    /// Most that it may cost when it is launched, where that matters.
+    pub max_usd_per_hour: Option<f64>,
     /// The reservation that it uses up.
     pub reservation: Option<Arc<str>>,
     /// Its types differ less than the pool wants, and the pool lets that pass.
@@ -122,7 +124,10 @@ pub fn any_node(pool: &mut Pool, daemons: &[Arc<PodSpec>]) -> Option<NewNode> {
     let used = types.iter_mut().find(|t| t.name == node.types[0])?;
     let capacity = used.capacity.clone();
     if let Some(id) = &node.reservation {
-        used.reservations.iter_mut().filter(|r| r.id == *id).for_each(|r| r.left -= 1);
+        used.reservations
+            .iter_mut()
+            .filter(|r| r.id == *id && r.zone == node.offering.zone)
+            .for_each(|r| r.left = r.left.saturating_sub(1));
     }
     pool.take_room(&capacity, node.offering.usd_per_hour);
     Some(node)
@@ -190,7 +195,7 @@ pub fn pack(
         let why = explain(&market, &class);
         plan.unschedulable.extend(class.pods.iter().map(|(_, p)| (p.key.clone(), why.clone())));
     }
-    bought.finish(snapshot, &market, &mut plan);
+    bought.finish(snapshot, &mut market, &mut plan);
     // A sum of nothing is -0.
     plan.usd_per_hour = plan.new_nodes.iter().map(|n| n.offering.usd_per_hour).sum::<f64>() + 0.0;
     let placed: HashSet<&PodKey> = plan.new_nodes.iter().flat_map(|n| &n.pods).collect();
@@ -207,7 +212,7 @@ pub fn pack(
 /// Pods that are planned together: all of them, but where limits may not do for all, those of higher
 /// priority first.
 fn tiers(pools: &[Pool], pods: &[Arc<PodSpec>]) -> Vec<Vec<Arc<PodSpec>>> {
-    if pools.iter().all(|p| p.room.is_empty() && p.usd_left.is_none()) {
+    if !pools.iter().any(Pool::is_limited) {
         return vec![pods.to_vec()];
     }
     let mut tiers: BTreeMap<std::cmp::Reverse<i32>, Vec<Arc<PodSpec>>> = BTreeMap::new();

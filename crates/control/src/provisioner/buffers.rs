@@ -58,10 +58,27 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
                 shared.wake_provision.notify_one();
                 shared.wake_disruption.notify_one();
             }
+            if let Err(Unresolved::Now(error)) = found {
+                return Err(error);
+            }
             shared.buffer_status(&o, &found).await?;
             Ok(Some(REFRESH))
         }
     });
+}
+
+/// Why a buffer comes to nothing.
+enum Unresolved {
+    /// It is wrong, or refers to what is not there.
+    Wrong(String),
+    /// The cluster did not answer.
+    Now(Error),
+}
+
+impl From<String> for Unresolved {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
 }
 
 /// What a buffer comes to.
@@ -87,8 +104,12 @@ impl Shared {
         }
     }
 
-    fn keep(&self, o: &DynamicObject, found: &Result<Resolved, String>) {
+    fn keep(&self, o: &DynamicObject, found: &Result<Resolved, Unresolved>) {
         let k = key(o);
+        if matches!(found, Err(Unresolved::Now(_))) {
+            // The room stays as it was until somebody knows better.
+            return;
+        }
         let pods = found.iter().flat_map(|r| {
             let base = PodSpec::from_pod(&r.pod);
             (0..r.chunks).map(move |i| {
@@ -101,18 +122,20 @@ impl Shared {
         self.room.lock().insert(k, pods);
     }
 
-    async fn resolve(&self, o: &DynamicObject) -> Result<Resolved, String> {
+    async fn resolve(&self, o: &DynamicObject) -> Result<Resolved, Unresolved> {
         let spec = &o.data["spec"];
         let (namespace, name) = key(o);
         if spec["provisioningStrategy"].as_str().is_some_and(|s| s != ACTIVE) {
-            return Err(format!("spec.provisioningStrategy: only {ACTIVE} is known"));
+            return Err(format!("spec.provisioningStrategy: only {ACTIVE} is known").into());
         }
         let get = async |api: &str, plural: &str, name: &str| {
             let at = path(api, plural, &namespace, name, "");
-            self.writer
-                .send("GET", &at, "application/json", &Value::Null)
-                .await
-                .map_err(|e| e.to_string())
+            self.writer.send("GET", &at, "application/json", &Value::Null).await.map_err(
+                |e| match e.code() {
+                    Some(404) => Unresolved::Wrong(e.to_string()),
+                    _ => Unresolved::Now(e),
+                },
+            )
         };
         let (template, scale, observed) = if spec["podTemplateRef"].is_object() {
             let name = text(&spec["podTemplateRef"]["name"]);
@@ -125,20 +148,20 @@ impl Shared {
                 (Some("apps"), Some("Deployment")) => "deployments",
                 (Some("apps"), Some("StatefulSet")) => "statefulsets",
                 (Some("apps"), Some("ReplicaSet")) => "replicasets",
-                _ => return Err("spec.scalableRef: only Deployment, StatefulSet and ReplicaSet of apps are known".into()),
+                _ => return Err("spec.scalableRef: only Deployment, StatefulSet and ReplicaSet of apps are known".to_owned().into()),
             };
             let found = get("apps/v1", plural, &text(&of["name"])).await?;
             let replicas = found["spec"]["replicas"].as_u64().unwrap_or(1);
             (found["spec"]["template"].clone(), usize::try_from(replicas).unwrap_or(0), None)
         } else {
-            return Err("spec: podTemplateRef or scalableRef must be set".into());
+            return Err("spec: podTemplateRef or scalableRef must be set".to_owned().into());
         };
         let mut spec_of_pod = template["spec"].clone();
         // Whatever is real comes first.
         spec_of_pod["priority"] = json!(i32::MIN);
         let shape = json!({"metadata": {"name": format!("buffer-{name}"), "namespace": namespace, "labels": template["metadata"]["labels"]}, "spec": spec_of_pod});
         let pod: Pod = serde_json::from_value(shape)
-            .map_err(|e| format!("the pod template cannot be read: {e}"))?;
+            .map_err(|e| Unresolved::Wrong(format!("the pod template cannot be read: {e}")))?;
         let number = |f: &str| spec[f].as_u64().and_then(|n| n.try_into().ok());
         let limits = map(&spec["limits"]);
         let limit = |(k, v): (&String, &String)| {
@@ -157,11 +180,12 @@ impl Shared {
     async fn buffer_status(
         &self,
         o: &DynamicObject,
-        found: &Result<Resolved, String>,
+        found: &Result<Resolved, Unresolved>,
     ) -> Result<(), Error> {
         let (ok, reason, message) = match found {
             Ok(_) => (true, "Resolved", ""),
-            Err(why) => (false, "NotResolved", why.as_str()),
+            Err(Unresolved::Wrong(why)) => (false, "NotResolved", why.as_str()),
+            Err(Unresolved::Now(_)) => return Ok(()),
         };
         let conditions =
             with_condition(o, "ReadyForProvisioning", ok, reason, message, Timestamp::now());

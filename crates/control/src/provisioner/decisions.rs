@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Decisions that are kept.
 const KEPT: usize = 500;
 /// Pods that one names for each node, and without a place.
-const NAMED: usize = 100;
+const NAMED: usize = 20;
+/// New nodes that one tells of.
+const NODES: usize = 400;
 
 /// Names of the decisions that are there, oldest first; `None` until they have been listed.
 #[derive(Default)]
@@ -76,7 +78,12 @@ impl Shared {
             "removedNodes": removed, "savesUSDPerHour": round(d.saves_usd_per_hour),
         });
         if let Some((plan, names)) = d.plan {
-            let nodes = plan.new_nodes.iter().enumerate().map(|(i, n)| new_node(n, names.get(i)));
+            let nodes = plan
+                .new_nodes
+                .iter()
+                .take(NODES)
+                .enumerate()
+                .map(|(i, n)| new_node(n, names.get(i)));
             let without: BTreeMap<String, &String> = plan
                 .unschedulable
                 .iter()

@@ -12,7 +12,7 @@ use coracle_provisioning::{
     Candidate, Command, Plan, Pool, Terms, budget, consolidate, offering::POOL, pack,
     policy::Policy,
 };
-use coracle_scheduling::{PodSpec, Snapshot};
+use coracle_scheduling::{Node, PodSpec, Snapshot};
 use coracle_workloads::{PodView, pod};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -30,6 +30,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Replacements that are not ready after this are waited for no longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// The scheduler has tried a pod by then.
+const FRESH: SignedDuration = SignedDuration::from_secs(30);
 /// Windows of policies are looked at this often.
 const WINDOWS_EVERY: Duration = Duration::from_secs(5);
 /// Comings and goings of pods are noted at most this often.
@@ -68,6 +70,8 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
     let (shared, mut stop) = (shared.clone(), stop.clone());
     tasks.spawn(async move {
         shared.synced().await;
+        // What keeps room is known before anything is called empty.
+        shared.resolve_buffers().await;
         let mut running: Option<Running> = None;
         loop {
             let again = match look(&shared, &mut running).await {
@@ -111,6 +115,8 @@ async fn look(
         pools.keys().map(|name| (name.clone(), shared.policy(name))).collect();
     put_to_sleep(shared, &policies).await?;
     let (mut candidates, mut wait) = candidates(shared, &pools);
+    // What could not be had may be worth a move when it can.
+    wait = wait.into_iter().chain(shared.next_available()).min();
     if policies.values().any(|p| *p != Policy::default()) {
         // Windows open and close by themselves.
         wait = Some(wait.map_or(WINDOWS_EVERY, |w| w.min(WINDOWS_EVERY)));
@@ -230,13 +236,19 @@ async fn as_it_will_be(
     let found = tokio::task::spawn_blocking(move || {
         let mut snapshot = s.snapshot();
         let mut coming = s.hopeful();
-        coming.extend(s.leaving());
+        coming.extend(s.leaving(&mut snapshot));
         let (mut by_node, homeless) = buffers::occupy(&mut snapshot, coming);
         if homeless > 0 {
             return None;
         }
         let (room, _) = buffers::occupy(&mut snapshot, s.room());
         room.into_iter().for_each(|(node, pods)| by_node.entry(node).or_default().extend(pods));
+        // Nobody moves to a node that may never come.
+        for name in s.coming() {
+            if let Some(node) = snapshot.node(&name).cloned() {
+                snapshot.set_node(Node { unschedulable: true, ..node });
+            }
+        }
         Some((snapshot, by_node))
     });
     let found = found.await.map_err(|e| Error::Request(e.to_string()))?;
@@ -341,16 +353,33 @@ fn candidates(
 }
 
 impl Shared {
-    /// Pods that wait and may still find a place.
+    /// Pods that wait and may still find a place: the scheduler has just begun with them, or gave them
+    /// up and the last plan did not.
     pub(super) fn hopeful(&self) -> Vec<Arc<PodSpec>> {
-        let mut all = self.waiting();
+        let young = |p: &PodView| {
+            let created = p.metadata.creation_timestamp.as_ref().map(|t| t.0);
+            created.is_some_and(|t| Timestamp::now().duration_since(t) < FRESH)
+        };
         let hopeless = self.hopeless.lock();
-        all.retain(|p| !hopeless.contains(&p.key));
+        let mut all = self.waiting();
+        all.retain(|p| {
+            let view = self.world.pods.get(&p.key.namespace, &p.key.name);
+            view.is_some_and(|v| v.unschedulable || young(&v)) && !hopeless.contains(&p.key)
+        });
         all
     }
 
-    /// Stand-ins for pods whose nodes go: others like them will come.
-    fn leaving(&self) -> Vec<Arc<PodSpec>> {
+    /// Nodes that were bought and are not set up.
+    fn coming(&self) -> Vec<String> {
+        let mut claims = self.karpenter.claims.all();
+        claims.retain(|c| !is_true(c, "Initialized"));
+        claims.iter().filter_map(|c| c.metadata.name.clone()).collect()
+    }
+
+    /// Stand-ins for pods whose nodes go, in whose place others like them will come; they themselves are
+    /// taken off the snapshot.
+    pub(super) fn leaving(&self, snapshot: &mut Snapshot) -> Vec<Arc<PodSpec>> {
+        let hopeless = self.hopeless.lock().clone();
         let going = self.going.lock().clone();
         let claims = self.karpenter.claims.all();
         let goes = claims.iter().filter(|c| {
@@ -360,12 +389,16 @@ impl Shared {
         let nodes = goes.filter_map(|c| c.metadata.name.as_deref());
         let pods = nodes.flat_map(|n| self.pods_on(n));
         let moving = pods.filter(|p| !lifecycle::stays(p) && !pod::is_deleting(&p.metadata));
-        let stand_in = |p: Arc<PodView>| {
+        let mut all = Vec::new();
+        for p in moving {
+            snapshot.remove_pod(&p.asks.key);
             let mut spec = (*self.wishes(&p.asks)).clone();
             spec.key.name.push_str("-moved");
-            Arc::new(spec)
-        };
-        moving.map(stand_in).collect()
+            if !hopeless.contains(&spec.key) {
+                all.push(Arc::new(spec));
+            }
+        }
+        all
     }
 }
 
@@ -540,7 +573,9 @@ pub(super) async fn give_up(
 }
 
 async fn begin(shared: &Shared, command: Command, reason: &'static str) -> Result<Running, Error> {
-    // Replacements first: a node is not tainted for a plan that cannot begin.
+    shared.going.lock().extend(command.remove.iter().cloned());
+    // Replacements first: a node is not tainted for a plan that cannot begin. After an error the next look
+    // takes the note back.
     let replacements =
         provision::create_claims(shared, &command.plan.new_nodes, &reason.to_lowercase()).await?;
     let kind = if replacements.is_empty() { "delete" } else { "replace" };
@@ -556,7 +591,6 @@ async fn begin(shared: &Shared, command: Command, reason: &'static str) -> Resul
             saves_usd_per_hour: command.saves_usd_per_hour,
         })
         .await;
-    shared.going.lock().extend(command.remove.iter().cloned());
     for c in command.remove.iter().filter_map(|name| claim(shared, name)) {
         shared
             .writer
@@ -575,7 +609,7 @@ async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
         return Ok(true);
     }
     for node in r.remove.iter().filter_map(|name| shared.world.nodes.get("", name)) {
-        shared.taint(&node).await?;
+        shared.taint(&node, false).await?;
     }
     if !claims.iter().flatten().all(|c| is_true(c, "Initialized")) {
         return Ok(false);

@@ -12,7 +12,7 @@ use crate::{
     queue::Queue,
     simulation::DEADLINE,
 };
-use coracle_clouds::{CapacityType, Launch, LaunchError, Machine};
+use coracle_clouds::{CapacityType, Launch, LaunchError, Launched, Machine};
 use coracle_meta::time::parse_rfc3339;
 use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE};
 use coracle_workloads::PodView;
@@ -99,6 +99,11 @@ impl Shared {
             self.delete_claim(&claim).await?;
             return Ok(None);
         }
+        if node.metadata.deletion_timestamp.is_some() {
+            // Somebody deleted the node: its machine goes with it.
+            self.delete_claim(&claim).await?;
+            return Ok(None);
+        }
         if !is_true(&claim, "Registered") {
             self.register(&claim, &node).await?;
             return Ok(None);
@@ -147,7 +152,8 @@ impl Shared {
         let name = claim.metadata.name.clone().unwrap_or_default();
         let request = Launch { name, offerings: self.offerings(claim) };
         match self.cloud.launch(&request) {
-            Ok(machine) => {
+            Ok(Launched { machine, refused }) => {
+                self.set_unavailable(refused);
                 self.launched(claim, &machine).await?;
                 Ok(None)
             }
@@ -308,10 +314,7 @@ pub(super) fn is_daemon(p: &PodView) -> bool {
 /// Whether a pod is not asked to leave a node that drains: it tolerates that, or the node itself owns
 /// it, as those of files on its disk.
 pub(super) fn outlives(p: &PodView) -> bool {
-    let tolerates = |t: &k8s_openapi::api::core::v1::Toleration| {
-        t.key.as_deref() == Some(DISRUPTED) && t.operator.as_deref() == Some("Exists")
-    };
-    is_owned_by(p, "Node") || p.spec.tolerations.iter().flatten().any(tolerates)
+    is_owned_by(p, "Node") || p.asks.tolerates(DISRUPTED, "", "NoSchedule")
 }
 
 fn is_owned_by(p: &PodView, kind: &str) -> bool {

@@ -2,8 +2,10 @@
 //! pods, what claims cost.
 
 use super::{PLANNED_TYPE, Shared};
-use crate::karpenter::{NodePool, is_true, policy, requirements};
-use coracle_clouds::{CapacityType, InstanceType, Simulated, catalogue, simulated::labels};
+use crate::karpenter::{MAX_PRICE, NodePool, RESERVATION, is_true, policy, requirements};
+use coracle_clouds::{
+    CapacityReservation, CapacityType, InstanceType, Simulated, catalogue, simulated::labels,
+};
 use coracle_provisioning::{
     Offering, Pool, PoolType, Reservation,
     offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, RESERVED, ZONE},
@@ -46,10 +48,10 @@ pub fn types(
     cloud: &Simulated,
     pool: &NodePool,
     overlays: &[Overlay],
+    reservations: &[(CapacityReservation, usize)],
     is_unavailable: impl Fn(&str, &str, CapacityType) -> bool,
 ) -> Vec<PoolType> {
     let zones: Vec<Arc<str>> = cloud.zones().iter().map(|z| z.as_str().into()).collect();
-    let reservations = cloud.reservations();
     let accepts =
         |key: &str, value: &str| pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)));
     let mut types = Vec::new();
@@ -156,7 +158,28 @@ impl Shared {
     /// The types that a pool may buy now, cheapest first.
     pub(super) fn types(&self, pool: &NodePool) -> Vec<PoolType> {
         let overlays = self.overlays.read().clone();
-        types(&self.cloud, pool, &overlays, |t, zone, c| self.is_unavailable(t, zone, c))
+        let reservations = self.reservations();
+        types(&self.cloud, pool, &overlays, &reservations, |t, zone, c| {
+            self.is_unavailable(t, zone, c)
+        })
+    }
+
+    /// Reservations with how many machines of each are left, by the cloud and by claims: another process
+    /// may have launched those.
+    fn reservations(&self) -> Vec<(CapacityReservation, usize)> {
+        let claims = self.karpenter.claims.all();
+        let used = |id: &str| {
+            let has = |c: &&Arc<DynamicObject>| {
+                c.metadata.labels.as_ref().and_then(|l| l.get(RESERVATION)).is_some_and(|r| r == id)
+            };
+            claims.iter().filter(has).count()
+        };
+        let all = self.cloud.reservations().into_iter();
+        all.map(|(r, left)| {
+            let by_claims = r.count.saturating_sub(used(&r.id));
+            (r, left.min(by_claims))
+        })
+        .collect()
     }
 
     /// Claims of a pool.
@@ -256,12 +279,16 @@ impl Shared {
         let wanted = requirements(&claim.data["spec"]["requirements"]);
         let listed = |k: &str| wanted.get(k).map(|v| v.listed.clone()).unwrap_or_default();
         let (zones, paid) = (listed(ZONE), listed(CAPACITY_TYPE));
+        let noted = claim.metadata.annotations.as_ref().and_then(|a| a.get(MAX_PRICE));
+        let most: f64 = noted.and_then(|p| p.parse().ok()).unwrap_or(f64::INFINITY);
         let mut all: Vec<(f64, &'static InstanceType, String, CapacityType)> = Vec::new();
         for t in listed(INSTANCE_TYPE).iter().filter_map(|n| self.cloud.instance_type(n)) {
             for (zone, c) in zones.iter().flat_map(|z| paid.iter().map(move |c| (z, c))) {
                 let Some(c) = CapacityType::parse(c) else { continue };
                 let Some(price) = self.price_of(claim, t, zone, c) else { continue };
-                all.push((price, t, zone.to_string(), c));
+                if price <= most + 1e-9 {
+                    all.push((price, t, zone.to_string(), c));
+                }
             }
         }
         all.sort_by(|a, b| {

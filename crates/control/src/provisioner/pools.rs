@@ -5,7 +5,7 @@ use crate::{
     Stop,
     api::{Error, path},
     informer::{Key, key},
-    karpenter::{API, CLASS_API, NodePool, with_condition},
+    karpenter::{API, CLASS, CLASS_API, NodePool, is_ours, with_condition},
     queue::Queue,
 };
 use coracle_provisioning::offering::POOL;
@@ -69,7 +69,24 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 }
 
 impl Shared {
+    /// Says once that a pool is of another cloud; what another provisioner said of it stands.
+    async fn not_ours(&self, o: &DynamicObject) -> Result<Option<Duration>, Error> {
+        if !o.data["status"]["conditions"].is_null() {
+            return Ok(None);
+        }
+        let message = format!("this provisioner buys for nodeClassRef {}/{CLASS} only", CLASS_API);
+        let all =
+            with_condition(o, "Ready", false, "NodeClassNotSupported", &message, Timestamp::now());
+        let name = o.metadata.name.as_deref().unwrap_or_default();
+        let at = path(API, "nodepools", "", name, "status");
+        self.writer.patch(&at, &json!({"status": {"conditions": all}})).await?;
+        Ok(None)
+    }
+
     async fn pool_status(&self, o: &DynamicObject) -> Result<Option<Duration>, Error> {
+        if !is_ours(o) {
+            return self.not_ours(o).await;
+        }
         let pool = NodePool::read(o);
         let hash = drift::hash(o);
         let noted = o.metadata.annotations.as_ref().and_then(|a| a.get(drift::HASH));

@@ -4,7 +4,7 @@ use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, decisions::Decision, drift};
 use crate::{
     Stop,
     api::{Error, path},
-    karpenter::{API, FINALIZER, MIN_VALUES_RELAXED, NodePool, RESERVATION},
+    karpenter::{API, FINALIZER, MAX_PRICE, MIN_VALUES_RELAXED, NodePool, RESERVATION},
     stopped,
 };
 use coracle_provisioning::{
@@ -37,6 +37,8 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
     let (shared, mut stop) = (shared.clone(), stop.clone());
     tasks.spawn(async move {
         shared.synced().await;
+        // What keeps room is known before anything is called empty.
+        shared.resolve_buffers().await;
         let mut told: HashMap<String, String> = HashMap::new();
         loop {
             if let Err(error) = round(&shared, &mut told).await {
@@ -62,6 +64,8 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     let waiting: Vec<Arc<PodView>> =
         shared.world.pods.grouped("").into_iter().filter(|p| is_waiting(p)).collect();
     let mut pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| shared.wishes(&p.asks)).collect();
+    let mut snapshot = shared.snapshot();
+    pods.extend(shared.leaving(&mut snapshot));
     pods.extend(shared.room());
     if pods.is_empty() {
         told.clear();
@@ -71,7 +75,6 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     // Planning is work for a processor, not for the reactor.
     let began = tokio::time::Instant::now();
     let planned = tokio::task::spawn_blocking(move || {
-        let mut snapshot = s.snapshot();
         pack::pack(&mut snapshot, &pods, &s.pools(), &s.daemons())
     });
     let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
@@ -224,6 +227,9 @@ fn claim(pool: &NodePool, meta: &ObjectMeta, node: &NewNode) -> Value {
         node.types.first().map(ToString::to_string).unwrap_or_default(),
     );
     annotations.insert(DECISION.into(), node.why.clone());
+    if let Some(most) = node.max_usd_per_hour {
+        annotations.insert(MAX_PRICE.into(), most.to_string());
+    }
     if node.min_values_relaxed {
         annotations.insert(MIN_VALUES_RELAXED.into(), "true".into());
     }

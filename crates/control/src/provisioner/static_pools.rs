@@ -8,11 +8,13 @@ use crate::{
     karpenter::{NodePool, is_true},
     queue::Queue,
 };
-use coracle_provisioning::{Plan, offering::POOL, pack};
+use coracle_provisioning::{NewNode, Plan, offering::POOL, pack};
 use kube::core::DynamicObject;
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
+/// Most nodes that are bought together; the next look buys the next.
+const AT_ONCE: usize = 50;
 /// A pool that could not have all of its nodes is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -46,7 +48,11 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 impl Shared {
     /// Buys nodes for a pool that has too few, and gives up those of a pool that has too many: budgets
     /// are about disruption and do not hold here, those of pods do as nodes drain.
-    async fn resize(&self, name: &str, replicas: usize) -> Result<Option<Duration>, Error> {
+    async fn resize(
+        self: &Arc<Self>,
+        name: &str,
+        replicas: usize,
+    ) -> Result<Option<Duration>, Error> {
         let Some(o) = self.karpenter.pools.get("", name) else { return Ok(None) };
         if self.policy(name).sleeps(jiff::Timestamp::now()) {
             return Ok(Some(self.real(AGAIN)));
@@ -67,12 +73,13 @@ impl Shared {
         if o.metadata.deletion_timestamp.is_some() || claims.len() == replicas {
             return Ok(None);
         }
-        let Some(mut pool) = self.pool(&NodePool::read(&o)) else { return Ok(None) };
-        let daemons = self.daemons();
-        let mut nodes = Vec::new();
-        for _ in claims.len()..replicas {
-            nodes.extend(pack::any_node(&mut pool, &daemons));
-        }
+        let (s, missing) = (self.clone(), (replicas - claims.len()).min(AT_ONCE));
+        let planned = tokio::task::spawn_blocking(move || {
+            let Some(mut pool) = s.pool(&NodePool::read(&o)) else { return Vec::new() };
+            let daemons = s.daemons();
+            (0..missing).map_while(|_| pack::any_node(&mut pool, &daemons)).collect()
+        });
+        let nodes: Vec<NewNode> = planned.await.map_err(|e| Error::Request(e.to_string()))?;
         let all = nodes.len() == replicas - claims.len();
         let plan = Plan::of_nodes(nodes);
         let names = provision::create_claims(self, &plan.new_nodes, "static").await?;

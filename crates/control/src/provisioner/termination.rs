@@ -8,6 +8,7 @@ use super::{
 use crate::{
     api::{Error, path},
     karpenter::{API, DISRUPTED, DO_NOT_DISRUPT, FINALIZER, TERMINATION, duration, is_true},
+    simulation::DEADLINE,
 };
 use coracle_meta::time::{parse_rfc3339, rfc3339};
 use coracle_provisioning::drain::{self, Leaving, Step};
@@ -38,8 +39,15 @@ impl Shared {
         }
         let id = claim.data["status"]["providerID"].as_str().unwrap_or_default().to_owned();
         if let Some(node) = node {
-            if self.cloud.machine(&id).is_some() {
-                self.taint(node).await?;
+            let interrupted =
+                node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(DEADLINE));
+            let known = self.cloud.machine(&id).is_some();
+            if !known && !interrupted && !is_true(claim, "InstanceTerminating") && self.is_young() {
+                // Machines of an earlier process are found again in its first moments.
+                return Ok(Some(DRAIN_AGAIN));
+            }
+            if known {
+                self.taint(node, true).await?;
                 let left = self.time_left(claim).await?;
                 let over = left.is_some_and(|l| l.is_zero());
                 if !self.drain(&name, left).await? && !over {
@@ -114,18 +122,22 @@ impl Shared {
         Ok(Some(Duration::try_from(deadline.duration_since(now)).unwrap_or_default()))
     }
 
-    pub(super) async fn taint(&self, node: &Node) -> Result<(), Error> {
+    /// Keeps pods away from a node; with `exclude` also the cloud's load balancers.
+    pub(super) async fn taint(&self, node: &Node, exclude: bool) -> Result<(), Error> {
         let mut taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        if taints.iter().any(|t| t.key == DISRUPTED) {
+        let excluded = node.metadata.labels.as_ref().is_some_and(|l| l.contains_key(EXCLUDE));
+        let tainted = taints.iter().any(|t| t.key == DISRUPTED);
+        if tainted && (excluded || !exclude) {
             return Ok(());
         }
+        taints.retain(|t| t.key != DISRUPTED);
         taints.push(k8s_openapi::api::core::v1::Taint {
             key: DISRUPTED.into(),
             effect: "NoSchedule".into(),
             ..Default::default()
         });
         let mut meta = json!({"resourceVersion": node.metadata.resource_version});
-        if node.metadata.deletion_timestamp.is_some() {
+        if exclude {
             meta["labels"] = json!({EXCLUDE: "karpenter"});
         }
         let patch = json!({"metadata": meta, "spec": {"taints": taints}});
@@ -170,7 +182,7 @@ impl Shared {
     /// Asks what has to move to move. Returns whether nothing is left.
     async fn drain(&self, node: &str, left: Option<Duration>) -> Result<bool, Error> {
         let pods: Vec<Arc<PodView>> =
-            self.pods_on(node).into_iter().filter(|p| !outlives(p)).collect();
+            self.pods_on(node).into_iter().filter(|p| !outlives(p) && !is_stuck(p)).collect();
         let leaving = |p: &Arc<PodView>| Leaving {
             critical: p
                 .spec
@@ -219,11 +231,26 @@ impl Shared {
         }
     }
 
-    /// Whether volumes are still attached to a drained node.
+    /// Whether volumes are still attached to a drained node. Those of pods that stay until the end stay
+    /// as well, and are not waited for.
     async fn has_volumes(&self, node: &str) -> Result<bool, Error> {
+        let claims = |p: &Arc<PodView>| {
+            p.spec.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some())
+        };
+        if self.pods_on(node).iter().any(claims) {
+            return Ok(false);
+        }
         let at = path("storage.k8s.io/v1", "volumeattachments", "", "", "");
         let all = self.writer.send("GET", &at, "application/json", &Value::Null).await?;
         let items = all["items"].as_array();
         Ok(items.into_iter().flatten().any(|v| v["spec"]["nodeName"] == node))
     }
+}
+
+/// Whether a pod should have ended a minute ago: its kubelet is dead, or a finalizer holds it.
+fn is_stuck(p: &PodView) -> bool {
+    let since = p.metadata.deletion_timestamp.as_ref().map(|t| t.0);
+    let late =
+        |t: Timestamp| Timestamp::now().duration_since(t) > jiff::SignedDuration::from_mins(1);
+    since.is_some_and(late)
 }

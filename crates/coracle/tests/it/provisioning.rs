@@ -33,12 +33,25 @@ fn runs(c: &Cluster, n: u64) -> Option<Value> {
 
 #[test]
 fn without_spot_capacity_it_buys_on_demand_and_goes_back() {
-    let c = Cluster::start(&["--cloud", "simulated:speed=20", "--in-memory"]);
+    let c = Cluster::start(&["--cloud", "simulated:speed=60", "--in-memory"]);
     faults(&c, json!([{"type": "NoCapacity", "capacityType": "spot"}]));
     c.apply(&pause("web", 3, ""));
     let v = c.eventually("pods run", || runs(&c, 3));
     assert!(v["nodes"].as_array().unwrap().iter().all(|n| n["capacityType"] == "On-Demand"), "{v}");
     let dear = v["usdPerHour"].as_f64().unwrap();
+    // Spot would be worth a move and is tried again each three minutes (three seconds here): as long as it
+    // cannot be had, no pod moves for the trying.
+    let on = || {
+        c.kubectl(&[
+            "get",
+            "pods",
+            "-o",
+            "jsonpath={.items[*].metadata.name} {.items[*].spec.nodeName}",
+        ])
+    };
+    let before = on();
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    assert_eq!(on(), before);
     faults(&c, json!([]));
     // Refused offerings are asked for again after three minutes of the cloud's time.
     c.eventually("spot is back", || {

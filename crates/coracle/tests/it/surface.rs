@@ -358,3 +358,40 @@ fn policies_put_pools_to_sleep_and_cap_their_price() {
             .contains("spec.hibernate[0].schedule")
     );
 }
+
+#[test]
+fn metrics_have_karpenters_names() {
+    use std::io::{Read, Write};
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = free.to_string();
+    let c =
+        Cluster::start(&["--cloud", "simulated:speed=20", "--in-memory", "--metrics-listen", &at]);
+    c.apply(&web("web", 2, &json!({})));
+    c.eventually("pods run", || runs(&c, 2));
+    let scrape = |path: &str| {
+        let mut socket = std::net::TcpStream::connect(free).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        text
+    };
+    c.kubectl(&["scale", "deployment/web", "--replicas=0"]);
+    c.eventually("nothing is left", || claims(&c).is_empty().then_some(()));
+    let text = c.eventually("the end is counted", || {
+        Some(scrape("/metrics"))
+            .filter(|t| t.contains("karpenter_nodes_terminated_total{nodepool=\"default\"} "))
+    });
+    for line in [
+        "karpenter_nodeclaims_created_total{nodepool=\"default\",reason=\"provisioned\"} ",
+        "karpenter_nodes_created_total{nodepool=\"default\"} ",
+        "karpenter_nodeclaims_disrupted_total{nodepool=\"default\",reason=\"empty\"} ",
+        "karpenter_voluntary_disruption_decisions_total{decision=\"delete\",reason=\"empty\"} ",
+        "karpenter_scheduler_scheduling_duration_seconds_count ",
+        "karpenter_nodepools_usage{nodepool=\"default\",resource_type=\"cpu\"} 0",
+        "karpenter_nodepools_allowed_disruptions{nodepool=\"default\",reason=\"drifted\"} 0",
+        "karpenter_cluster_state_node_count{} 0",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(scrape("/nothing").starts_with("HTTP/1.1 404"));
+}

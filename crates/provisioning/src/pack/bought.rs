@@ -167,7 +167,7 @@ impl Bought {
     }
 
     /// Chooses the type of each node for what is on it, and tells the plan.
-    pub(super) fn finish(self, snapshot: &mut Snapshot, market: &Market<'_>, plan: &mut Plan) {
+    pub(super) fn finish(self, snapshot: &mut Snapshot, market: &mut Market<'_>, plan: &mut Plan) {
         let mut number = vec![usize::MAX; self.nodes.len()];
         let mut pods: Vec<Vec<PodKey>> = vec![Vec::new(); self.nodes.len()];
         for (key, at) in &self.order {
@@ -187,7 +187,14 @@ impl Bought {
                 .entry(key)
                 .or_insert_with(|| shelf(market, node.lot.pool, &node.wishes, zones));
             number[at] = plan.new_nodes.len();
-            plan.new_nodes.push(name_types(market, node, shelf, std::mem::take(&mut pods[at])));
+            let (new, largest) = name_types(market, node, shelf, std::mem::take(&mut pods[at]));
+            plan.new_nodes.push(new);
+            if let Some(largest) = largest {
+                let pool = &mut market.pools[node.lot.pool];
+                let types = pool.types.clone();
+                let of = (&types[node.lot.ty].capacity, node.lot.usd_per_hour);
+                pool.take_room_instead(of, (&largest.0, largest.1));
+            }
         }
         plan.existing.extend(self.existing);
         plan.order.extend(self.order.into_iter().map(|(k, at)| (k, at.map(|at| number[at]))));
@@ -247,15 +254,24 @@ fn shelf(
 }
 
 /// Names the types, zones and capacity types that would do as well, cheapest first.
-fn name_types(market: &Market<'_>, node: &Node, shelf: &[Shelf], pods: Vec<PodKey>) -> NewNode {
+/// Returns the most that one of them needs as well, where the pool has limits.
+fn name_types(
+    market: &Market<'_>,
+    node: &Node,
+    shelf: &[Shelf],
+    pods: Vec<PodKey>,
+) -> (NewNode, Option<(Resources, f64)>) {
     if let Some(id) = &node.reservation {
-        return planned_with(market, node, pods, Some(id.clone()));
+        return (planned_with(market, node, pods, Some(id.clone())), None);
     }
     let pool = &market.pools[node.lot.pool];
+    let lot = (&pool.types[node.lot.ty].capacity, node.lot.usd_per_hour);
+    let limited = pool.is_limited();
     let fits = |s: &&Shelf| {
         let t = &pool.types[s.ty];
+        let within = !limited || pool.has_room_instead(lot, (&t.capacity, s.offering.usd_per_hour));
         s.ty == node.lot.ty
-            || node.asked.fits(market.overhead_of(node.lot.pool, s.ty), &t.allocatable)
+            || (within && node.asked.fits(market.overhead_of(node.lot.pool, s.ty), &t.allocatable))
     };
     let all: Vec<&Shelf> = shelf.iter().filter(fits).collect();
     let types: Vec<&PoolType> = all.iter().map(|s| &pool.types[s.ty]).collect();
@@ -266,7 +282,7 @@ fn name_types(market: &Market<'_>, node: &Node, shelf: &[Shelf], pods: Vec<PodKe
     };
     let options: Vec<&Shelf> = chosen.iter().map(|i| all[*i]).collect();
     let Some(first) = options.first() else {
-        return planned_with(market, node, pods, None);
+        return (planned_with(market, node, pods, None), None);
     };
     let mut requests = node.asked.clone();
     let t = &pool.types[first.ty];
@@ -284,7 +300,12 @@ fn name_types(market: &Market<'_>, node: &Node, shelf: &[Shelf], pods: Vec<PodKe
         )),
     );
     let name = |s: &&Shelf| pool.types[s.ty].name.clone();
-    NewNode {
+    let mut largest = (Resources::default(), 0.0_f64);
+    for s in &options {
+        largest.0.raise_to(&pool.types[s.ty].capacity);
+        largest.1 = largest.1.max(s.offering.usd_per_hour);
+    }
+    let new = NewNode {
         pool: pool.name.clone(),
         types: options.iter().map(name).collect(),
         zones: options.iter().flat_map(|s| s.zones.iter().cloned()).collect(),
@@ -301,7 +322,10 @@ fn name_types(market: &Market<'_>, node: &Node, shelf: &[Shelf], pods: Vec<PodKe
             .map(|s| (name(s), s.offering.usd_per_hour))
             .collect(),
         why,
-    }
+        // Below a limit on the price nothing dearer than what was counted with is launched.
+        max_usd_per_hour: pool.usd_left.map(|_| largest.1),
+    };
+    (new, limited.then_some(largest))
 }
 
 /// The cheapest node of the only pool of a market, whatever it is for.
@@ -341,7 +365,7 @@ pub(super) fn without_pods(market: &Market<'_>) -> Option<NewNode> {
         reservation: reserved.map(|r| r.id.clone()),
         lot,
     };
-    Some(name_types(market, &node, &shelf(market, 0, &BTreeMap::new(), u64::MAX), Vec::new()))
+    Some(name_types(market, &node, &shelf(market, 0, &BTreeMap::new(), u64::MAX), Vec::new()).0)
 }
 
 fn asked_for(requests: &Resources, allocatable: &Resources) -> String {
@@ -402,6 +426,7 @@ fn planned_with(
         requests,
         reservation,
         min_values_relaxed: false,
+        max_usd_per_hour: None,
         alternatives: Vec::new(),
     }
 }

@@ -217,9 +217,12 @@ pub(super) fn buy_one(
     }
     offers.sort_by(|a, b| a.0.usd_per_hour.total_cmp(&b.0.usd_per_hour));
     for (offering, lot) in offers {
+        let capacity = market.ty(&lot).capacity.clone();
+        if !market.pools[lot.pool].has_room(&capacity, offering.usd_per_hour) {
+            continue;
+        }
         let at = bought.open(snapshot, market, &lot, &offering);
         if bought.bind(snapshot, market, pod, alternatives.clone(), at) {
-            let capacity = market.ty(&lot).capacity.clone();
             market.pools[lot.pool].take_room(&capacity, offering.usd_per_hour);
             return true;
         }
