@@ -345,8 +345,9 @@ fn what_if(
         return None;
     }
     let price: f64 = set.iter().map(|c| c.usd_per_hour).sum();
-    // What cannot be had for less than what is there is not worth a move.
-    let room = price / plan.usd_per_hour.max(1e-12);
+    // What cannot be had for so much less than what is there is not worth a move.
+    let least: f64 = set.iter().map(|c| c.usd_per_hour * terms_of(known, c).min_savings).sum();
+    let room = (price - least.max(charge(set, known))) / plan.usd_per_hour.max(1e-12);
     for n in plan.new_nodes.iter_mut().filter(|_| cheaper) {
         let most = n.offering.usd_per_hour * room;
         n.max_usd_per_hour = Some(n.max_usd_per_hour.map_or(most, |m| m.min(most)));

@@ -380,12 +380,9 @@ impl Shared {
     /// taken off the snapshot.
     pub(super) fn leaving(&self, snapshot: &mut Snapshot) -> Vec<Arc<PodSpec>> {
         let hopeless = self.hopeless.lock().clone();
-        let going = self.going.lock().clone();
+        // Not those of a command that waits for its replacements: it may still be given up.
         let claims = self.karpenter.claims.all();
-        let goes = claims.iter().filter(|c| {
-            let name = c.metadata.name.as_deref().unwrap_or_default();
-            c.metadata.deletion_timestamp.is_some() || going.contains(name)
-        });
+        let goes = claims.iter().filter(|c| c.metadata.deletion_timestamp.is_some());
         let nodes = goes.filter_map(|c| c.metadata.name.as_deref());
         let pods = nodes.flat_map(|n| self.pods_on(n));
         let moving = pods.filter(|p| !lifecycle::stays(p) && !pod::is_deleting(&p.metadata));
