@@ -44,10 +44,11 @@ async fn send(c: &Client, request: &Value) -> (u16, Value) {
     (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| plain()))
 }
 
-/// Text without unique ids.
+/// Text without unique ids, and without the revision that an object happens to have.
 fn without_ids(text: &str) -> String {
     let id = regex::Regex::new("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap();
-    id.replace_all(text, "UID").into_owned()
+    let revision = regex::Regex::new(r"ResourceVersion in record \(\d+\)").unwrap();
+    revision.replace_all(&id.replace_all(text, "UID"), "ResourceVersion in record").into_owned()
 }
 
 /// Without what no two servers agree on.
