@@ -24,14 +24,14 @@ mod termination;
 pub use explain::{Alternative, Budget, NodeFacts, PodFacts, PoolFacts};
 pub use gauges::Provisioner;
 pub use model::types;
-pub use reader::{Reader, WhatIf};
+pub use reader::{Drifting, Reader, WhatIf};
 
 use crate::{Stop, api::Writer, karpenter::Watched, metrics::Metrics, world::ClusterState};
 use coracle_clouds::{CapacityType, Simulated};
 use coracle_provisioning::overlay::Overlay;
 use coracle_scheduling::{PodSpec, pod::PodKey};
 use coracle_workloads::{PodView, Resource, pod};
-use kube::Client;
+use kube::{Client, core::DynamicObject};
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{HashMap, HashSet},
@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     going: Mutex<HashSet<String>>,
     /// When pods last came to or left a node.
     touched: Mutex<HashMap<String, Instant>>,
+    /// NodePools as somebody asks what they would be like.
+    supposed: RwLock<Vec<Arc<DynamicObject>>>,
     /// Overlays that hold, in their order.
     overlays: RwLock<Arc<Vec<Overlay>>>,
     decisions: decisions::Kept,
@@ -167,6 +169,7 @@ impl Shared {
         Self {
             options,
             started: Instant::now(),
+            supposed: RwLock::default(),
             overlays: RwLock::default(),
             room: Mutex::default(),
             decisions: decisions::Kept::default(),

@@ -16,7 +16,7 @@ use std::{path::PathBuf, sync::Arc};
 /// Options of `coracle plan`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Manifests (YAML or JSON) whose pods would be created: a file, or - for standard input. May be
+    /// Manifests (YAML or JSON) whose pods would be created, and NodePools that there would be: a file, or - for standard input. May be
     /// given several times
     #[arg(long, short, value_name = "FILE")]
     filename: Vec<PathBuf>,
@@ -55,7 +55,8 @@ async fn plan(o: &Options) -> Result<()> {
     let resource = karpenter::resource(karpenter::API, "NodePool", "nodepools");
     let pools = Api::<DynamicObject>::all_with(client.clone(), &resource);
     let listed = pools.list(&kube::api::ListParams::default()).await;
-    if listed.context("cannot list NodePools (karpenter.sh/v1)")?.items.is_empty() {
+    let none = listed.context("cannot list NodePools (karpenter.sh/v1)")?.items.is_empty();
+    if none && wanted.node_pools.is_empty() {
         bail!("the cluster has no NodePool: nothing could be bought");
     }
     for scale in &o.scale {
@@ -64,9 +65,22 @@ async fn plan(o: &Options) -> Result<()> {
     let pods: Vec<Pod> = wanted.pods()?;
     let cloud = Arc::new(Simulated::new(cloud));
     let reader = Reader::open(&client, &cloud, (&o.policy).into()).await?;
+    let supposed: Vec<DynamicObject> = wanted
+        .node_pools
+        .iter()
+        .map(|v| {
+            serde_json::from_value(v.clone()).context("a NodePool of the manifests cannot be read")
+        })
+        .collect::<Result<_>>()?;
+    let drifting = if supposed.is_empty() {
+        None
+    } else {
+        reader.suppose(supposed);
+        Some(reader.drifting().await?)
+    };
     let found = reader.what_if(&pods).await?;
     reader.close().await;
-    let report = report::Report::new(&found, &wanted, pods.len());
+    let report = report::Report::new(&found, &wanted, pods.len(), drifting);
     match o.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report.to_json())?),
         Output::Text => print!("{report}"),

@@ -12,7 +12,7 @@ use coracle_workloads::pod;
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// Annotation of pools and claims with the hash.
 pub(super) const HASH: &str = "karpenter.sh/nodepool-hash";
@@ -59,18 +59,25 @@ impl Wanted {
 }
 
 impl Shared {
-    /// Claims that have drifted, by name; their conditions are brought up to date.
-    pub(super) async fn drifted(&self) -> Result<Vec<String>, Error> {
-        let pools = self.karpenter.pools.all();
+    /// Claims that are set up, with why they have drifted if they have.
+    pub(super) fn judged(&self) -> Vec<(Arc<DynamicObject>, Option<&'static str>)> {
+        let pools = self.node_pools();
         let wanted: HashMap<String, Wanted> =
             pools.iter().map(|p| (p.name_any(), Wanted::of(p))).collect();
-        let mut names = Vec::new();
-        for claim in self.karpenter.claims.all() {
-            if claim.metadata.deletion_timestamp.is_some() || !is_true(&claim, "Initialized") {
-                continue;
-            }
+        let mut claims = self.karpenter.claims.all();
+        claims.retain(|c| c.metadata.deletion_timestamp.is_none() && is_true(c, "Initialized"));
+        let judge = |claim: Arc<DynamicObject>| {
             let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
             let why = pool.and_then(|p| wanted.get(p)?.reason(&claim));
+            (claim, why)
+        };
+        claims.into_iter().map(judge).collect()
+    }
+
+    /// Claims that have drifted, by name; their conditions are brought up to date.
+    pub(super) async fn drifted(&self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for (claim, why) in self.judged() {
             self.mark(&claim, why).await?;
             names.extend(claim.metadata.name.clone().filter(|_| why.is_some()));
         }

@@ -193,12 +193,21 @@ impl Shared {
 
     /// Pools that may buy for pods, as the cores see them.
     pub(super) fn pools(&self) -> Vec<Pool> {
-        let all = self.karpenter.pools.all();
+        let all = self.node_pools();
         let ready = all.iter().filter(|o| o.metadata.deletion_timestamp.is_none());
         let now = Timestamp::now();
         let read = ready.map(|o| NodePool::read(o)).filter(|p| p.replicas.is_none());
         let awake = read.filter(|p| !self.policy(&p.name).sleeps(now));
         awake.filter_map(|p| self.pool(&p)).collect()
+    }
+
+    /// All NodePools, as they are or are supposed to be.
+    pub(super) fn node_pools(&self) -> Vec<Arc<DynamicObject>> {
+        let mut all = self.karpenter.pools.all();
+        let supposed = self.supposed.read().clone();
+        all.retain(|o| supposed.iter().all(|s| s.metadata.name != o.metadata.name));
+        all.extend(supposed);
+        all
     }
 
     /// What all policies that are for a pool want together.

@@ -1,7 +1,7 @@
 //! The provisioner's own models and planner over a cluster that is only read: what would be bought
 //! before it is, and why things are as they are ([`super::explain`]).
 
-use super::{Options, Shared};
+use super::{Options, Shared, disruption::candidate};
 use crate::{
     Stop,
     api::{Error, Writer},
@@ -9,10 +9,10 @@ use crate::{
     world::ClusterState,
 };
 use coracle_clouds::Simulated;
-use coracle_provisioning::{Plan, pack};
+use coracle_provisioning::{Candidate, Plan, consolidate, pack};
 use coracle_scheduling::{PodSpec, pod::PodKey};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
+use kube::{Client, core::DynamicObject};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -30,6 +30,17 @@ pub struct WhatIf {
     pub usd_per_hour_now: f64,
     /// What the new nodes' types offer: thousandths of a processor and bytes of memory, by type.
     pub allocatable: BTreeMap<String, (i64, i64)>,
+}
+
+/// What a change of NodePools would replace.
+#[derive(Debug)]
+pub struct Drifting {
+    /// Nodes that would drift, with why.
+    pub nodes: Vec<(String, &'static str)>,
+    /// What they cost.
+    pub usd_per_hour: f64,
+    /// Types of the nodes in their place, and what those cost; `None` if their pods would find no place.
+    pub instead: Option<(Vec<String>, f64)>,
 }
 
 /// A cluster that is read, as long as this lives.
@@ -67,6 +78,40 @@ impl Reader {
         shared.resolve_buffers().await;
         shared.give_hope_up().await?;
         Ok(Self { shared, stop, tasks })
+    }
+
+    /// From now on NodePools are supposed to be like this.
+    pub fn suppose(&self, pools: Vec<DynamicObject>) {
+        *self.shared.supposed.write() = pools.into_iter().map(Arc::new).collect();
+    }
+
+    /// Which nodes would drift, and what would take their place, were it not for budgets.
+    ///
+    /// # Errors
+    /// When planning fails.
+    pub async fn drifting(&self) -> Result<Drifting, Error> {
+        let shared = self.shared.clone();
+        let planned = tokio::task::spawn_blocking(move || {
+            let judged = shared.judged().into_iter();
+            let drifted: Vec<_> = judged.filter_map(|(c, why)| Some((c, why?))).collect();
+            let name = |c: &DynamicObject| c.metadata.name.clone().unwrap_or_default();
+            let nodes: Vec<(String, &'static str)> =
+                drifted.iter().map(|(c, why)| (name(c), *why)).collect();
+            let going: Vec<Candidate> =
+                drifted.iter().filter_map(|(c, _)| candidate(&shared, c, false).ok()).collect();
+            let usd_per_hour = going.iter().map(|c| c.usd_per_hour).sum();
+            let avoid: Vec<String> = nodes.iter().map(|(n, _)| n.clone()).collect();
+            let (pools, daemons) = (shared.pools(), shared.daemons());
+            let command =
+                consolidate::replace(&shared.snapshot(), &going, &avoid, &pools, &daemons);
+            let whole = command.filter(|c| c.remove.len() == going.len());
+            let instead = whole.map(|c| {
+                let types = c.plan.new_nodes.iter().filter_map(|n| n.types.first());
+                (types.map(ToString::to_string).collect(), c.plan.usd_per_hour)
+            });
+            Drifting { nodes, usd_per_hour, instead }
+        });
+        planned.await.map_err(|e| Error::Request(e.to_string()))
     }
 
     /// Plans for pods as if they were created now, beside those that wait for a node.

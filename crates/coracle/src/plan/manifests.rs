@@ -12,6 +12,8 @@ const MOST: u64 = 100_000;
 #[derive(Default)]
 pub(crate) struct Manifests {
     pods: Vec<Value>,
+    /// NodePools that there would be.
+    pub(crate) node_pools: Vec<Value>,
     /// How many pods each object would have.
     pub(crate) asked: BTreeMap<String, usize>,
     /// What else is to be known.
@@ -52,6 +54,16 @@ impl Manifests {
             "Job" => (&spec["template"], spec["parallelism"].as_u64().unwrap_or(1)),
             "DaemonSet" | "CronJob" => {
                 return self.note(format!("{kind} {name} is not planned for"));
+            }
+            "NodePool" => {
+                let mut pool = object.clone();
+                // As the server defaults it: the hash of the template is over that.
+                let spec = &mut pool["spec"]["template"]["spec"];
+                if spec["expireAfter"].is_null() {
+                    spec["expireAfter"] = json!("720h");
+                }
+                self.node_pools.push(pool);
+                return;
             }
             _ => return,
         };

@@ -1,7 +1,7 @@
 //! A plan for eyes and for programs.
 
 use super::manifests::Manifests;
-use coracle_control::provisioner::WhatIf;
+use coracle_control::provisioner::{Drifting, WhatIf};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt};
 
@@ -25,12 +25,19 @@ pub(crate) struct Report<'r> {
     found: &'r WhatIf,
     wanted: &'r Manifests,
     pods: usize,
+    /// What changed NodePools would replace.
+    drifting: Option<Drifting>,
     /// By type, zone and capacity type.
     rows: BTreeMap<(String, String, String), Row>,
 }
 
 impl<'r> Report<'r> {
-    pub(crate) fn new(found: &'r WhatIf, wanted: &'r Manifests, pods: usize) -> Self {
+    pub(crate) fn new(
+        found: &'r WhatIf,
+        wanted: &'r Manifests,
+        pods: usize,
+        drifting: Option<Drifting>,
+    ) -> Self {
         let mut rows: BTreeMap<(String, String, String), Row> = BTreeMap::new();
         for n in &found.plan.new_nodes {
             let ty = n.types.first().map(ToString::to_string).unwrap_or_default();
@@ -42,7 +49,7 @@ impl<'r> Report<'r> {
             row.cpu_milli += n.requests.cpu_milli;
             row.memory_bytes += n.requests.memory_bytes;
         }
-        Self { found, wanted, pods, rows }
+        Self { found, wanted, pods, drifting, rows }
     }
 
     /// Shares of what the nodes of a row offer, in percent: processors, memory.
@@ -86,8 +93,45 @@ impl<'r> Report<'r> {
                 "existing": existing,
                 "unschedulable": unschedulable,
                 "notes": self.wanted.notes,
+                "drift": self.drifting.as_ref().map(drift),
             },
         })
+    }
+}
+
+fn drift(d: &Drifting) -> Value {
+    let nodes: BTreeMap<&str, &str> = d.nodes.iter().map(|(n, why)| (n.as_str(), *why)).collect();
+    json!({
+        "nodes": nodes, "usdPerHour": d.usd_per_hour,
+        "instanceTypesInstead": d.instead.as_ref().map(|i| &i.0), "usdPerHourInstead": d.instead.as_ref().map(|i| i.1),
+    })
+}
+
+/// What changed NodePools would replace, for eyes.
+fn drift_lines(d: &Drifting, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if d.nodes.is_empty() {
+        return writeln!(f, "The NodePools would replace no node.");
+    }
+    writeln!(
+        f,
+        "The NodePools would replace {}, as their budgets allow:",
+        count(d.nodes.len(), "node")
+    )?;
+    for (name, why) in d.nodes.iter().take(NAMED) {
+        writeln!(f, "  {name}: {why}")?;
+    }
+    if d.nodes.len() > NAMED {
+        writeln!(f, "  and {} more (--output json names all)", d.nodes.len() - NAMED)?;
+    }
+    match &d.instead {
+        None => writeln!(f, "Not all of their pods would find a place."),
+        Some((types, usd)) => {
+            let mut of: BTreeMap<&str, usize> = BTreeMap::new();
+            types.iter().for_each(|t| *of.entry(t).or_default() += 1);
+            let of: Vec<String> = of.iter().map(|(t, n)| format!("{n} {t}")).collect();
+            let of = if of.is_empty() { "nodes that are there".to_owned() } else { of.join(", ") };
+            writeln!(f, "In place of ${:.4}/h: {of} for ${usd:.4}/h.", d.usd_per_hour)
+        }
     }
 }
 
@@ -106,6 +150,12 @@ impl fmt::Display for Report<'_> {
         }
         for note in &self.wanted.notes {
             writeln!(f, "note: {note}")?;
+        }
+        if let Some(d) = &self.drifting {
+            drift_lines(d, f)?;
+            if self.pods + self.found.waiting.len() == 0 {
+                return writeln!(f, "Nothing was changed.");
+            }
         }
         if self.pods + self.found.waiting.len() == 0 {
             return writeln!(

@@ -135,3 +135,33 @@ fn what_cannot_be_planned_is_said() {
     let o = plan(&c, &[], "");
     assert!(String::from_utf8_lossy(&o.stderr).contains("has no NodePool"), "{o:?}");
 }
+
+#[test]
+fn a_changed_nodepool_is_planned_as_it_would_be() {
+    let c = Cluster::start(&["--cloud", "simulated:speed=20", "--in-memory"]);
+    c.apply(&WEB.replace("5000", "1"));
+    c.eventually("pods run", || (c.nodes()["pods"]["running"] == 41).then_some(()));
+    let mut pool = c.json(&["get", "nodepool", "default"]);
+    let now = c.kubectl(&["get", "nodeclaims", "-o", "name"]);
+    // The same pool replaces nothing, whatever the server has added to it.
+    let same = json(&plan(&c, &["-f", "-", "-o", "json"], &pool.to_string()));
+    assert_eq!(same["status"]["drift"]["nodes"], serde_json::json!({}), "{same}");
+    let requirements = pool["spec"]["template"]["spec"]["requirements"].as_array_mut().unwrap();
+    requirements.retain(|r| r["key"] != "karpenter.sh/capacity-type");
+    requirements.push(serde_json::json!({"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}));
+    let text = pool.to_string();
+    let planned = json(&plan(&c, &["-f", "-", "-o", "json"], &text));
+    let drift = &planned["status"]["drift"];
+    let (spot, paid) =
+        (drift["usdPerHour"].as_f64().unwrap(), drift["usdPerHourInstead"].as_f64().unwrap());
+    assert_eq!(drift["nodes"].as_object().unwrap().len(), now.lines().count(), "{drift}");
+    assert!(
+        drift["nodes"].as_object().unwrap().values().all(|w| w == "RequirementsDrifted")
+            && paid > spot,
+        "{drift}"
+    );
+    let shown = plan(&c, &["-f", "-"], &text);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("In place of $") && shown.contains("Nothing was changed."), "{shown}");
+    assert_eq!(c.kubectl(&["get", "nodeclaims", "-o", "name"]), now);
+}
