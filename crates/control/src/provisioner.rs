@@ -6,6 +6,8 @@
 //! ([`decisions`]). A [`Reader`] asks the same models what they would do and why, and changes nothing.
 
 mod buffers;
+mod candidates;
+mod command;
 mod decisions;
 mod disruption;
 mod drift;

@@ -1,7 +1,7 @@
 //! Decisions, written down as objects (`coracle.dev/v1`, kind Decision) for whoever asks later why a
 //! node was bought or given up. The newest are kept, the oldest go.
 
-use super::{Shared, disruption::Removed};
+use super::{Shared, command::Removed};
 use crate::{
     api::{Error, path},
     karpenter::CLASS_API,

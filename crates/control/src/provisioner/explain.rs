@@ -3,7 +3,8 @@
 
 use super::{
     DECISION, Shared, buffers,
-    disruption::{candidate, counts, quiet_for, terms_of, whole},
+    candidates::{candidate, counts, quiet_for, whole},
+    disruption::terms_of,
     reader::Reader,
 };
 use crate::{

@@ -1,14 +1,11 @@
 //! What the provisioner's metrics say of the cluster at the moment.
 
-use super::{Shared, disruption::counts};
-use crate::{
-    karpenter::NodePool,
-    metrics::{Gauge, labels},
-};
+use super::{Shared, candidates::counts};
+use crate::metrics::{Gauge, labels};
 use coracle_provisioning::{budget, offering::POOL};
 use coracle_scheduling::Resources;
 use jiff::Timestamp;
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 /// A running provisioner, for who asks what it counts.
 #[derive(Clone)]
@@ -64,14 +61,7 @@ impl Shared {
             &[],
             1.0,
         );
-        let pools: HashMap<String, NodePool> = self
-            .karpenter
-            .pools
-            .all()
-            .iter()
-            .map(|o| NodePool::read(o))
-            .map(|p| (p.name.clone(), p))
-            .collect();
+        let pools = self.pools_by_name();
         let mut names: Vec<&String> = pools.keys().collect();
         names.sort();
         for name in &names {

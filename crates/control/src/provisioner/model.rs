@@ -210,6 +210,12 @@ impl Shared {
         all
     }
 
+    /// All NodePools as they are, read, by name.
+    pub(super) fn pools_by_name(&self) -> HashMap<String, NodePool> {
+        let all = self.karpenter.pools.all();
+        all.iter().map(|o| NodePool::read(o)).map(|p| (p.name.clone(), p)).collect()
+    }
+
     /// What all policies that are for a pool want together.
     pub(super) fn policy(&self, pool: &str) -> Policy {
         let mut all = Policy::default();

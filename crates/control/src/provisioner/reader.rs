@@ -1,7 +1,7 @@
 //! The provisioner's own models and planner over a cluster that is only read: what would be bought
 //! before it is, and why things are as they are ([`super::explain`]).
 
-use super::{Options, Shared, disruption::candidate};
+use super::{Options, Shared, candidates::candidate};
 use crate::{
     Stop,
     api::{Error, Writer},

@@ -1,6 +1,6 @@
 //! Pools of a fixed size (`spec.replicas`): nodes are kept whatever pods there are.
 
-use super::{Shared, decisions::Decision, disruption, lifecycle, provision};
+use super::{Shared, command, decisions::Decision, lifecycle, provision};
 use crate::{
     Stop,
     api::Error,
@@ -66,7 +66,7 @@ impl Shared {
         if claims.len() > replicas {
             for c in self.least_needed(claims, replicas) {
                 let own = c.metadata.name.clone().unwrap_or_default();
-                disruption::give_up(self, &own, "Static", "the NodePool wants fewer nodes").await?;
+                command::give_up(self, &own, "Static", "the NodePool wants fewer nodes").await?;
             }
             return Ok(None);
         }
