@@ -24,6 +24,7 @@ mod openapi;
 mod plan;
 mod protobuf;
 mod provisioning;
+mod replay;
 mod surface;
 mod upstream;
 mod workloads;
