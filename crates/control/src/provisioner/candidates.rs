@@ -70,7 +70,6 @@ impl Shared {
     /// Stand-ins for pods whose nodes go, in whose place others like them will come; they themselves are
     /// taken off the snapshot.
     pub(super) fn leaving(&self, snapshot: &mut Snapshot) -> Vec<Arc<PodSpec>> {
-        let hopeless = self.hopeless.lock().clone();
         // Not those of a command that waits for its replacements: it may still be given up.
         let claims = self.karpenter.claims.all();
         let goes = claims.iter().filter(|c| c.metadata.deletion_timestamp.is_some());
@@ -82,9 +81,7 @@ impl Shared {
             snapshot.remove_pod(&p.asks.key);
             let mut spec = (*self.wishes(&p.asks)).clone();
             spec.key.name.push_str("-moved");
-            if !hopeless.contains(&spec.key) {
-                all.push(Arc::new(spec));
-            }
+            all.push(Arc::new(spec));
         }
         all
     }

@@ -189,7 +189,9 @@ async fn as_it_will_be(
     let found = tokio::task::spawn_blocking(move || {
         let mut snapshot = s.snapshot();
         let mut coming = s.hopeful();
-        coming.extend(s.leaving(&mut snapshot));
+        let hopeless = s.hopeless.lock().clone();
+        let leaving = s.leaving(&mut snapshot).into_iter();
+        coming.extend(leaving.filter(|p| !hopeless.contains(&p.key)));
         let (mut by_node, homeless) = buffers::occupy(&mut snapshot, coming);
         if homeless > 0 {
             return None;

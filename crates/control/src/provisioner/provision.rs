@@ -64,20 +64,21 @@ async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Resu
     let waiting: Vec<Arc<PodView>> =
         shared.world.pods.grouped("").into_iter().filter(|p| is_waiting(p)).collect();
     let mut pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| shared.wishes(&p.asks)).collect();
-    let mut snapshot = shared.snapshot();
-    pods.extend(shared.leaving(&mut snapshot));
-    pods.extend(shared.room());
-    if pods.is_empty() {
-        told.clear();
-        return Ok(());
-    }
     let s = shared.clone();
     // Planning is work for a processor, not for the reactor.
     let began = tokio::time::Instant::now();
     let planned = tokio::task::spawn_blocking(move || {
-        pack::pack(&mut snapshot, &pods, &s.pools(), &s.daemons())
+        let mut snapshot = s.snapshot();
+        pods.extend(s.leaving(&mut snapshot));
+        pods.extend(s.room());
+        let any = !pods.is_empty();
+        any.then(|| pack::pack(&mut snapshot, &pods, &s.pools(), &s.daemons()))
     });
-    let plan = planned.await.map_err(|e| Error::Request(e.to_string()))?;
+    let Some(plan) = planned.await.map_err(|e| Error::Request(e.to_string()))? else {
+        told.clear();
+        shared.hopeless.lock().clear();
+        return Ok(());
+    };
     shared.metrics.observe("karpenter_scheduler_scheduling_duration_seconds", began.elapsed());
     let hopeless: HashSet<_> = plan.unschedulable.keys().cloned().collect();
     let before = std::mem::replace(&mut *shared.hopeless.lock(), hopeless);
