@@ -282,7 +282,7 @@ fn broken_nodes_are_replaced_and_deadlines_end_drains() {
         "default",
         "--type=merge",
         "-p",
-        &json!({"spec": {"template": {"spec": {"terminationGracePeriod": "20m"}}}}).to_string(),
+        &json!({"spec": {"template": {"spec": {"terminationGracePeriod": "40m"}}}}).to_string(),
     ]);
     let kept = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kept", "annotations": {"karpenter.sh/do-not-disrupt": "true"}},
         "spec": {"nodeSelector": {TYPE: "c6a.2xlarge"}, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}});
