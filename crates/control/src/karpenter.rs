@@ -4,6 +4,7 @@ use crate::{Stop, informer::Informer};
 use coracle_provisioning::{
     MinValues,
     budget::{Budget, Window},
+    offering::POOL,
     overlay::{Adjustment, Overlay},
     policy::Policy,
 };
@@ -277,6 +278,12 @@ pub fn is_ours(o: &DynamicObject) -> bool {
     let reference = &of["nodeClassRef"];
     let group = CLASS_API.split('/').next().unwrap_or_default();
     reference["group"] == group && reference["kind"] == CLASS
+}
+
+/// The NodePool of a claim; empty for none.
+pub fn pool_of(claim: &DynamicObject) -> &str {
+    let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
+    label.map_or("", String::as_str)
 }
 
 /// The status of a condition of a claim, pool or class.

@@ -189,11 +189,17 @@ impl Shared {
         }
     }
 
-    /// Pods that wait for a node, as plans see them.
-    fn waiting(&self) -> Vec<Arc<PodSpec>> {
+    /// Pods that wait for a node.
+    fn unbound(&self) -> Vec<Arc<PodView>> {
         let gated = |p: &PodView| p.spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-        let all = self.world.pods.grouped("").into_iter();
-        all.filter(|p| pod::is_active(p) && !gated(p)).map(|p| self.wishes(&p.asks)).collect()
+        let mut all = self.world.pods.grouped("");
+        all.retain(|p| pod::is_active(p) && !gated(p));
+        all
+    }
+
+    /// The same, as plans see them.
+    fn waiting(&self) -> Vec<Arc<PodSpec>> {
+        self.unbound().iter().map(|p| self.wishes(&p.asks)).collect()
     }
 
     /// Whether this process may not have found again all that an earlier one left.

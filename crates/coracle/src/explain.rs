@@ -3,12 +3,9 @@
 
 mod render;
 
-use crate::{Output, client, policy::Policy};
-use anyhow::{Context, Result, bail};
-use coracle_clouds::{Settings, Simulated};
-use coracle_control::provisioner::Reader;
+use crate::{Output, client, policy::Asked};
+use anyhow::{Result, bail};
 use serde_json::json;
-use std::{path::PathBuf, sync::Arc};
 
 /// Options of `coracle explain`.
 #[derive(clap::Args)]
@@ -21,14 +18,8 @@ pub(crate) struct Options {
     /// Namespace of the pod
     #[arg(long, short, value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// Kubeconfig file; without it $KUBECONFIG, then ./.coracle/kubeconfig, then ~/.kube/config
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Where nodes are bought: as `coracle up` was told
-    #[arg(long, value_name = "CLOUD", default_value = "simulated")]
-    cloud: String,
     #[command(flatten)]
-    policy: Policy,
+    asked: Asked,
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -53,10 +44,7 @@ pub(crate) fn run(o: &Options) -> Result<()> {
 }
 
 async fn explain(o: &Options) -> Result<()> {
-    let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg).context("--cloud")?;
-    let client = client::connect(o.kubeconfig.as_deref()).await?;
-    let cloud = Arc::new(Simulated::new(cloud));
-    let reader = Reader::open(&client, &cloud, (&o.policy).into()).await?;
+    let reader = o.asked.reader(&o.asked.client().await?).await?;
     let (object, text) = match o.kind {
         Kind::Node => {
             let Some(f) = reader.explain_node(&o.name).await? else {

@@ -4,20 +4,19 @@
 mod manifests;
 mod report;
 
-use crate::{Output, client};
+use crate::{Output, client, policy::Asked};
 use anyhow::{Context, Result, bail};
-use coracle_clouds::{Settings, Simulated};
-use coracle_control::{karpenter, provisioner::Reader};
+use coracle_control::karpenter;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, core::DynamicObject};
 use manifests::Manifests;
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 /// Options of `coracle plan`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Manifests (YAML or JSON) whose pods would be created, and NodePools that there would be: a file, or - for standard input. May be
-    /// given several times
+    /// Manifests (YAML or JSON) of pods that would be created, and NodePools that there would be: a
+    /// file, or - for standard input. May be given several times
     #[arg(long, short, value_name = "FILE")]
     filename: Vec<PathBuf>,
     /// Another number of replicas of what is there, such as deployment/web=50. May be given several
@@ -27,14 +26,8 @@ pub(crate) struct Options {
     /// Namespace of what names none
     #[arg(long, short, value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// Kubeconfig file; without it $KUBECONFIG, then ./.coracle/kubeconfig, then ~/.kube/config
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Where nodes would be bought: as `coracle up` was told
-    #[arg(long, value_name = "CLOUD", default_value = "simulated")]
-    cloud: String,
     #[command(flatten)]
-    policy: crate::policy::Policy,
+    asked: Asked,
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -46,12 +39,11 @@ pub(crate) fn run(o: &Options) -> Result<()> {
 }
 
 async fn plan(o: &Options) -> Result<()> {
-    let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg).context("--cloud")?;
     let mut wanted = Manifests::default();
     for file in &o.filename {
         wanted.read(file, &o.namespace)?;
     }
-    let client = client::connect(o.kubeconfig.as_deref()).await?;
+    let client = o.asked.client().await?;
     let resource = karpenter::resource(karpenter::API, "NodePool", "nodepools");
     let pools = Api::<DynamicObject>::all_with(client.clone(), &resource);
     let listed = pools.list(&kube::api::ListParams::default()).await;
@@ -63,8 +55,7 @@ async fn plan(o: &Options) -> Result<()> {
         add_replicas(&client, scale, &o.namespace, &mut wanted).await?;
     }
     let pods: Vec<Pod> = wanted.pods()?;
-    let cloud = Arc::new(Simulated::new(cloud));
-    let reader = Reader::open(&client, &cloud, (&o.policy).into()).await?;
+    let reader = o.asked.reader(&client).await?;
     let supposed: Vec<DynamicObject> = wanted
         .node_pools
         .iter()

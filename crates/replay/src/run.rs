@@ -15,7 +15,7 @@ use coracle_provisioning::{
 };
 use coracle_scheduling::PodSpec;
 use jiff::Timestamp;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// Seconds of a tick: what comes within one is planned together.
 pub const TICK: u64 = 10;
@@ -382,8 +382,7 @@ impl Replay<'_> {
         self.report.ideals = ideals(&self.moments, &self.state.daemons);
         self.report.waited = percentiles(&mut self.state.waited);
         self.report.waited_again = percentiles(&mut self.state.waited_again);
-        self.report.moved =
-            std::mem::take(&mut self.state.moved).into_iter().collect::<BTreeMap<_, _>>();
+        self.report.moved = self.state.moved;
         self.report
     }
 }

@@ -3,10 +3,10 @@
 use super::{Shared, command::claim, lifecycle};
 use crate::{
     api::{Error, path},
-    karpenter::{API, DO_NOT_DISRUPT, NodePool, is_true},
+    karpenter::{API, DO_NOT_DISRUPT, NodePool, is_true, pool_of},
 };
 use coracle_meta::time::{parse_rfc3339, rfc3339};
-use coracle_provisioning::{Candidate, consolidate, offering::POOL};
+use coracle_provisioning::{Candidate, consolidate};
 use coracle_scheduling::{PodSpec, Snapshot};
 use coracle_workloads::{PodView, pod};
 use jiff::{SignedDuration, Timestamp};
@@ -27,8 +27,7 @@ pub(super) fn candidates(
 ) -> (Vec<Candidate>, Option<Duration>) {
     let (mut found, mut wait): (Vec<Candidate>, Option<Duration>) = (Vec::new(), None);
     for claim in shared.karpenter.claims.all() {
-        let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
-        let Some(pool) = label.and_then(|l| pools.get(l)) else { continue };
+        let Some(pool) = pools.get(pool_of(&claim)) else { continue };
         if pool.replicas.is_some() {
             continue;
         }
@@ -52,12 +51,9 @@ impl Shared {
             created.is_some_and(|t| Timestamp::now().duration_since(t) < FRESH)
         };
         let hopeless = self.hopeless.lock();
-        let mut all = self.waiting();
-        all.retain(|p| {
-            let view = self.world.pods.get(&p.key.namespace, &p.key.name);
-            view.is_some_and(|v| v.unschedulable || young(&v)) && !hopeless.contains(&p.key)
-        });
-        all
+        let mut all = self.unbound();
+        all.retain(|p| (p.unschedulable || young(p)) && !hopeless.contains(&p.asks.key));
+        all.iter().map(|p| self.wishes(&p.asks)).collect()
     }
 
     /// Nodes that were bought and are not set up.
@@ -129,8 +125,10 @@ pub(super) fn candidate(
     claim: &DynamicObject,
     patient: bool,
 ) -> Result<Candidate, String> {
-    let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned();
-    let pool = label.ok_or("it belongs to no NodePool")?;
+    let pool = pool_of(claim).to_owned();
+    if pool.is_empty() {
+        return Err("it belongs to no NodePool".into());
+    }
     let name = claim.metadata.name.clone().unwrap_or_default();
     let node = shared.world.nodes.get("", &name).ok_or("it is not there yet")?;
     if claim.metadata.deletion_timestamp.is_some() {
@@ -208,24 +206,17 @@ pub(super) fn counts(
 ) -> HashMap<String, (usize, usize)> {
     let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
     let going = shared.going.lock().clone();
-    for name in pools.keys() {
-        for claim in shared.claims_of(name) {
-            if !is_true(&claim, "Initialized") {
-                continue;
-            }
-            let own = claim.metadata.name.clone().unwrap_or_default();
-            let ready = shared.world.nodes.get("", &own).is_some_and(|n| {
-                n.status
-                    .as_ref()
-                    .and_then(|s| s.conditions.as_ref())
-                    .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
-            });
-            let entry = counts.entry(name.clone()).or_default();
-            entry.0 += 1;
-            entry.1 += usize::from(
-                !ready || claim.metadata.deletion_timestamp.is_some() || going.contains(&own),
-            );
+    for claim in shared.karpenter.claims.all() {
+        let pool = pool_of(&claim);
+        if !pools.contains_key(pool) || !is_true(&claim, "Initialized") {
+            continue;
         }
+        let own = claim.metadata.name.clone().unwrap_or_default();
+        let ready = shared.world.nodes.get("", &own).is_some_and(|n| lifecycle::is_ready(&n));
+        let entry = counts.entry(pool.to_owned()).or_default();
+        entry.0 += 1;
+        let deleting = claim.metadata.deletion_timestamp.is_some();
+        entry.1 += usize::from(!ready || deleting || going.contains(&own));
     }
     counts
 }

@@ -2,8 +2,11 @@
 //! back, if the replacements do not come.
 
 use super::{CLAIMS, Shared, candidates::candidate, decisions::Decision, lifecycle, provision};
-use crate::{api::Error, karpenter::is_true};
-use coracle_provisioning::{Command, offering::POOL};
+use crate::{
+    api::Error,
+    karpenter::{is_true, pool_of},
+};
+use coracle_provisioning::Command;
 use kube::core::DynamicObject;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -34,7 +37,7 @@ pub(super) fn removed(shared: &Shared, name: &str) -> Option<Removed> {
     let model = shared.model(&claim)?;
     Some(Removed {
         name: name.to_owned(),
-        pool: claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default(),
+        pool: pool_of(&claim).to_owned(),
         instance_type: model.instance_type.name.clone(),
         usd_per_hour: model.usd_per_hour,
         pods: shared.pods_on(name).iter().filter(|p| !lifecycle::stays(p)).count(),
@@ -52,8 +55,7 @@ pub(super) async fn give_up(
     why: &str,
 ) -> Result<(), Error> {
     let Some(c) = claim(shared, name) else { return Ok(()) };
-    let pool = c.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned().unwrap_or_default();
-    let of = [("nodepool", pool.as_str()), ("reason", &reason.to_lowercase())];
+    let of = [("nodepool", pool_of(&c)), ("reason", &reason.to_lowercase())];
     shared.metrics.count("karpenter_nodeclaims_disrupted_total", &of);
     shared
         .writer
@@ -78,9 +80,6 @@ pub(super) async fn begin(
     // takes the note back.
     let replacements =
         provision::create_claims(shared, &command.plan.new_nodes, &reason.to_lowercase()).await?;
-    let kind = if replacements.is_empty() { "delete" } else { "replace" };
-    let of = [("decision", kind), ("reason", &*reason.to_lowercase())];
-    shared.metrics.count("karpenter_voluntary_disruption_decisions_total", &of);
     let gone = command.remove.iter().filter_map(|n| removed(shared, n)).collect();
     shared
         .record(Decision {

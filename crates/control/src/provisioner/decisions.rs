@@ -60,8 +60,14 @@ fn round(usd: f64) -> f64 {
 }
 
 impl Shared {
-    /// Writes a decision down. A record that is lost stops nothing.
+    /// Counts a decision and writes it down. A record that is lost stops nothing.
     pub(super) async fn record(&self, d: Decision<'_>) {
+        if !d.removed.is_empty() {
+            let buys = d.plan.is_some_and(|(plan, _)| !plan.new_nodes.is_empty());
+            let decision = if buys { "replace" } else { "delete" };
+            let of = [("decision", decision), ("reason", &d.action.to_lowercase())];
+            self.metrics.count("karpenter_voluntary_disruption_decisions_total", &of);
+        }
         if let Err(error) = self.write_down(&d).await {
             tracing::debug!(%error, "a decision was not recorded");
         }

@@ -11,7 +11,7 @@ use crate::{Stop, api::Error, karpenter::NodePool, stopped};
 use coracle_provisioning::{
     Candidate, Command, Plan, Pool, Terms, budget, consolidate, pack, policy::Policy,
 };
-use coracle_scheduling::{Node, Snapshot};
+use coracle_scheduling::{Node, PodSpec, Snapshot};
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -75,7 +75,8 @@ async fn look(
         wait = Some(wait.map_or(WINDOWS_EVERY, |w| w.min(WINDOWS_EVERY)));
     }
     // What waits with no place yet may need any node: the provisioner goes first.
-    let Some(snapshot) = as_it_will_be(shared, &mut candidates).await? else { return Ok(wait) };
+    let Some(soon) = as_it_will_be(shared).await? else { return Ok(wait) };
+    candidates.iter_mut().for_each(|c| soon.add_to(c));
     let now = Timestamp::now();
     let counts = counts(shared, &pools);
     let allowed = |pool: &str, reason: &str| {
@@ -90,7 +91,7 @@ async fn look(
         give_up_empty(shared, &empty).await?;
         return Ok(Some(SETTLE));
     }
-    if let Some(command) = replace_drifted(shared, &pools, &allowed).await? {
+    if let Some(command) = replace_drifted(shared, &pools, &allowed, &soon).await? {
         *running = Some(begin(shared, command, "Drifted").await?);
         return Ok(Some(Duration::from_millis(500)));
     }
@@ -113,7 +114,7 @@ async fn look(
     let began = Instant::now();
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
-        consolidate::search(&snapshot, &under, &s.pools(), &s.daemons(), |pool| {
+        consolidate::search(&soon.snapshot, &under, &s.pools(), &s.daemons(), |pool| {
             terms.get(pool).copied().unwrap_or_default()
         })
     });
@@ -170,21 +171,30 @@ async fn give_up_empty(shared: &Shared, empty: &[String]) -> Result<(), Error> {
     for name in empty {
         give_up(shared, name, "Empty", "the node has no pods that need it").await?;
     }
-    let of = [("decision", "delete"), ("reason", "empty")];
-    shared.metrics.count("karpenter_voluntary_disruption_decisions_total", &of);
     let message = format!("{} node(s) had no pods that need them", removed.len());
     let decision = Decision { action: "Empty", message, plan: None, removed, saves_usd_per_hour };
     shared.record(decision).await;
     Ok(())
 }
 
+/// The cluster as it will be.
+struct Soon {
+    snapshot: Snapshot,
+    /// Pods that are not there, on the nodes that they are counted on.
+    by_node: HashMap<String, Vec<Arc<PodSpec>>>,
+}
+
+impl Soon {
+    /// What will be on a node has to move with what is there.
+    fn add_to(&self, c: &mut Candidate) {
+        c.pods.extend(self.by_node.get(&c.node).into_iter().flatten().cloned());
+    }
+}
+
 /// The cluster as it will be: with pods that wait, or that leave a node which goes, on the nodes that
 /// they fit, and with the room that buffers keep, which moves as pods do and costs nothing to move.
 /// `None` when one of these pods fits no node.
-async fn as_it_will_be(
-    shared: &Arc<Shared>,
-    candidates: &mut [Candidate],
-) -> Result<Option<Snapshot>, Error> {
+async fn as_it_will_be(shared: &Arc<Shared>) -> Result<Option<Soon>, Error> {
     let s = shared.clone();
     let found = tokio::task::spawn_blocking(move || {
         let mut snapshot = s.snapshot();
@@ -204,14 +214,9 @@ async fn as_it_will_be(
                 snapshot.set_node(Node { unschedulable: true, ..node });
             }
         }
-        Some((snapshot, by_node))
+        Some(Soon { snapshot, by_node })
     });
-    let found = found.await.map_err(|e| Error::Request(e.to_string()))?;
-    let Some((snapshot, mut by_node)) = found else { return Ok(None) };
-    for c in candidates {
-        c.pods.extend(by_node.remove(&c.node).unwrap_or_default());
-    }
-    Ok(Some(snapshot))
+    found.await.map_err(|e| Error::Request(e.to_string()))
 }
 
 /// A wave of replacements for nodes that have drifted, as large as the budgets let it be.
@@ -219,6 +224,7 @@ async fn replace_drifted(
     shared: &Arc<Shared>,
     pools: &HashMap<String, NodePool>,
     allowed: &impl Fn(&str, &str) -> usize,
+    soon: &Soon,
 ) -> Result<Option<Command>, Error> {
     let drifted = shared.drifted().await?;
     let mut taken: HashMap<String, usize> = HashMap::new();
@@ -226,7 +232,8 @@ async fn replace_drifted(
     for c in drifted.iter().filter_map(|name| claim(shared, name)) {
         // A deadline lets a drain begin that pods would hold up otherwise.
         let patient = c.data["spec"]["terminationGracePeriod"].is_null();
-        let Ok(candidate) = candidate(shared, &c, patient) else { continue };
+        let Ok(mut candidate) = candidate(shared, &c, patient) else { continue };
+        soon.add_to(&mut candidate);
         let Some(pool) = pools.get(&candidate.pool) else { continue };
         let n = taken.entry(candidate.pool.clone()).or_default();
         if *n < allowed(&candidate.pool, "Drifted") {
@@ -240,9 +247,8 @@ async fn replace_drifted(
     if wave.is_empty() {
         return Ok(None);
     }
-    let s = shared.clone();
+    let (s, snapshot) = (shared.clone(), soon.snapshot.clone());
     let found = tokio::task::spawn_blocking(move || {
-        let snapshot = s.snapshot();
         consolidate::replace(&snapshot, &wave, &drifted, &s.pools(), &s.daemons())
     });
     let command = found.await.map_err(|e| Error::Request(e.to_string()))?;

@@ -4,7 +4,7 @@
 use super::Shared;
 use crate::{
     api::{Error, path},
-    karpenter::{API, NodePool, condition, is_true, with_condition},
+    karpenter::{API, NodePool, condition, is_true, pool_of, with_condition},
 };
 use coracle_provisioning::offering::POOL;
 use coracle_scheduling::Requirements;
@@ -67,8 +67,7 @@ impl Shared {
         let mut claims = self.karpenter.claims.all();
         claims.retain(|c| c.metadata.deletion_timestamp.is_none() && is_true(c, "Initialized"));
         let judge = |claim: Arc<DynamicObject>| {
-            let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
-            let why = pool.and_then(|p| wanted.get(p)?.reason(&claim));
+            let why = wanted.get(pool_of(&claim)).and_then(|w| w.reason(&claim));
             (claim, why)
         };
         claims.into_iter().map(judge).collect()

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{Error, path},
-    karpenter::{CLASS_API, NodePool, condition, is_true, text},
+    karpenter::{CLASS_API, NodePool, condition, is_true, pool_of, text},
 };
 use coracle_clouds::catalogue;
 use coracle_provisioning::{budget, consolidate, offering::POOL, pack};
@@ -341,8 +341,7 @@ fn why_it_stays(
     claim: &Arc<DynamicObject>,
 ) -> (Option<(Vec<String>, f64)>, Vec<String>) {
     let mut why = Vec::new();
-    let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned();
-    let Some(o) = label.and_then(|l| shared.karpenter.pools.get("", &l)) else {
+    let Some(o) = shared.karpenter.pools.get("", pool_of(claim)) else {
         return (None, vec!["its NodePool is gone".into()]);
     };
     let pool = NodePool::read(&o);

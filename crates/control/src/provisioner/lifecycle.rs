@@ -7,14 +7,14 @@ use crate::{
     informer::{Key, key},
     karpenter::{
         API, DISRUPTED, FINALIZER, PRICE, RESERVATION, UNREGISTERED, condition, duration, is_true,
-        with_condition,
+        pool_of, with_condition,
     },
     queue::Queue,
     simulation::DEADLINE,
 };
 use coracle_clouds::{CapacityType, Launch, LaunchError, Launched, Machine};
 use coracle_meta::time::parse_rfc3339;
-use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, ZONE};
+use coracle_provisioning::offering::{CAPACITY_TYPE, INSTANCE_TYPE, ZONE};
 use coracle_workloads::PodView;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -254,11 +254,7 @@ impl Shared {
 
     /// The node is ready for pods.
     async fn initialize(&self, claim: &DynamicObject, node: &Node) -> Result<(), Error> {
-        let ready = node
-            .status
-            .as_ref()
-            .and_then(|s| s.conditions.as_ref())
-            .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        let ready = is_ready(node);
         let startup = claim.data["spec"]["startupTaints"].as_array().cloned().unwrap_or_default();
         let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
         // Devices that pods were promised appear when their plugin has found them.
@@ -288,10 +284,10 @@ impl Shared {
     }
 }
 
-/// The NodePool of a claim.
-pub(super) fn pool_of(claim: &DynamicObject) -> &str {
-    let label = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL));
-    label.map_or("", String::as_str)
+/// Whether a node's kubelet says that it is ready.
+pub(super) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// When a claim was initialized.

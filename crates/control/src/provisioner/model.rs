@@ -2,7 +2,9 @@
 //! pods, what claims cost.
 
 use super::{PLANNED_TYPE, Shared};
-use crate::karpenter::{MAX_PRICE, NodePool, RESERVATION, is_true, policy, requirements};
+use crate::karpenter::{
+    MAX_PRICE, NodePool, RESERVATION, is_true, policy, pool_of, requirements, taints,
+};
 use coracle_clouds::{
     CapacityReservation, CapacityType, InstanceType, Simulated, catalogue, simulated::labels,
 };
@@ -185,9 +187,7 @@ impl Shared {
     /// Claims of a pool.
     pub(super) fn claims_of(&self, pool: &str) -> Vec<Arc<DynamicObject>> {
         let mut all = self.karpenter.claims.all();
-        all.retain(|c| {
-            c.metadata.labels.as_ref().and_then(|l| l.get(POOL)).is_some_and(|p| p == pool)
-        });
+        all.retain(|c| pool_of(c) == pool);
         all
     }
 
@@ -271,14 +271,8 @@ impl Shared {
         let list = self.cloud.price(t, &zone, c).unwrap_or(t.usd_per_hour);
         let overlays = self.overlays.read().clone();
         let labels = type_labels(t);
-        let of = |k: &str| match k {
-            ZONE => Some(zone.as_str()),
-            CAPACITY_TYPE => Some(c.as_str()),
-            k => {
-                labels.get(k).or_else(|| claim.metadata.labels.as_ref()?.get(k)).map(String::as_str)
-            }
-        };
-        let more = overlay::capacity(&overlays, of);
+        let of = labels_of(claim, &labels, &zone, c);
+        let more = overlay::capacity(&overlays, &of);
         let (mut allocatable, mut capacity) = (t.allocatable(), t.capacity());
         allocatable.add(&more, 1);
         capacity.add(&more, 1);
@@ -338,20 +332,10 @@ impl Shared {
         }
         all.extend(claim.metadata.labels.clone().unwrap_or_default());
         all.insert("kubernetes.io/hostname".into(), name.clone());
-        let taint = |v: &serde_json::Value| coracle_scheduling::node::Taint {
-            key: v["key"].as_str().unwrap_or_default().into(),
-            value: v["value"].as_str().unwrap_or_default().into(),
-            effect: v["effect"].as_str().unwrap_or_default().into(),
-        };
         Some(Node {
             name,
             labels: all,
-            taints: claim.data["spec"]["taints"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(taint)
-                .collect(),
+            taints: taints(&claim.data["spec"]["taints"]),
             allocatable,
             ..Node::default()
         })

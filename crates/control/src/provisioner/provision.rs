@@ -13,7 +13,7 @@ use coracle_provisioning::{
     pack,
 };
 use coracle_scheduling::PodSpec;
-use coracle_workloads::{PodView, action, pod};
+use coracle_workloads::action;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use std::{
@@ -27,11 +27,6 @@ use tokio::task::JoinSet;
 const BATCH: (Duration, Duration) = (Duration::from_millis(60), Duration::from_secs(1));
 /// Pods that could not be helped are looked at again this often.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// Whether the scheduler gave a pod up.
-fn is_waiting(p: &PodView) -> bool {
-    pod::is_active(p) && p.node_name.is_empty() && p.unschedulable
-}
 
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let (shared, mut stop) = (shared.clone(), stop.clone());
@@ -61,8 +56,9 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 }
 
 async fn round(shared: &Arc<Shared>, told: &mut HashMap<String, String>) -> Result<(), Error> {
-    let waiting: Vec<Arc<PodView>> =
-        shared.world.pods.grouped("").into_iter().filter(|p| is_waiting(p)).collect();
+    // Those that the scheduler gave up.
+    let mut waiting = shared.unbound();
+    waiting.retain(|p| p.unschedulable);
     let mut pods: Vec<Arc<PodSpec>> = waiting.iter().map(|p| shared.wishes(&p.asks)).collect();
     let s = shared.clone();
     // Planning is work for a processor, not for the reactor.

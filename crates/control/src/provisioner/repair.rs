@@ -6,11 +6,10 @@ use crate::{
     Stop,
     api::{Error, path},
     informer::{Key, key},
-    karpenter::{API, TERMINATION, is_true},
+    karpenter::{API, TERMINATION, is_true, pool_of},
     queue::Queue,
 };
 use coracle_meta::time::rfc3339;
-use coracle_provisioning::offering::POOL;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use serde_json::json;
@@ -68,8 +67,7 @@ impl Shared {
         if borne < bear {
             return Ok(Some(bear - borne));
         }
-        let pool = claim.metadata.labels.as_ref().and_then(|l| l.get(POOL)).cloned();
-        if let Some(why) = self.too_many_unhealthy(pool.as_deref().unwrap_or_default()) {
+        if let Some(why) = self.too_many_unhealthy(pool_of(&claim)) {
             let said = format!("{why}: the node is not replaced");
             self.writer.event(&claim.metadata, CLAIMS, "Warning", "NodeRepairBlocked", &said).await;
             return Ok(Some(self.real(AGAIN)));

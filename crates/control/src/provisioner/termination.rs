@@ -3,11 +3,13 @@
 
 use super::{
     Shared,
-    lifecycle::{is_daemon, outlives, pool_of},
+    lifecycle::{is_daemon, outlives},
 };
 use crate::{
     api::{Error, path},
-    karpenter::{API, DISRUPTED, DO_NOT_DISRUPT, FINALIZER, TERMINATION, duration, is_true},
+    karpenter::{
+        API, DISRUPTED, DO_NOT_DISRUPT, FINALIZER, TERMINATION, duration, is_true, pool_of,
+    },
     simulation::DEADLINE,
 };
 use coracle_meta::time::{parse_rfc3339, rfc3339};

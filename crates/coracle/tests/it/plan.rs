@@ -77,7 +77,19 @@ fn what_the_plan_says_is_what_happens() {
     // Nothing was bought for the asking.
     assert_eq!(c.kubectl(&["get", "nodeclaims,pods", "-o", "name"]), "");
 
+    // All pods wait before anything can be bought, as in the plan; and nothing is moved afterwards.
+    let pool = c.json(&["get", "nodepool", "default"]);
+    c.kubectl(&["delete", "nodepool", "default"]);
     c.apply(WEB);
+    c.eventually("all pods wait", || {
+        let pods =
+            c.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.conditions[*].reason}"]);
+        (pods.matches("Unschedulable").count() == 41).then_some(())
+    });
+    let mut spec = pool["spec"].clone();
+    spec["disruption"]["consolidateAfter"] = "Never".into();
+    let (api, kind) = (&pool["apiVersion"], &pool["kind"]);
+    c.apply(&serde_json::json!({"apiVersion": api, "kind": kind, "metadata": {"name": "default"}, "spec": spec}).to_string());
     c.eventually("pods run", || (c.nodes()["pods"]["running"] == 40).then_some(()));
     let claims = c.json(&["get", "nodeclaims"]);
     let label = |o: &Value, k: &str| text(&o["metadata"]["labels"][k]);
