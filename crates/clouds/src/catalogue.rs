@@ -1,226 +1,91 @@
-//! The instance types of the simulated cloud: those of a large public cloud's `us-east-1`, with
-//! their on-demand prices, from a table of the project's own making with a row a family.
-//!
-//! What a machine keeps for itself follows the formulas that the cloud and its image document
-//! (processor by steps, memory by the number of pods, 7.5 % for the hypervisor).
+//! What a cloud sells at the moment, with its prices: the table that plans choose from.
 
+use crate::CapacityType;
 use coracle_scheduling::Resources;
-use std::{fmt, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-const FAMILIES: &str = include_str!("../data/families.tsv");
-const MIB: i64 = 1 << 20;
-/// Part of the nominal memory that the hypervisor and the firmware take.
-const VM_OVERHEAD: f64 = 0.075;
-/// Memory that eviction keeps free.
-const EVICTION_MIB: i64 = 100;
+/// A reserved machine costs this part of its list price: next to nothing, and still the less the
+/// smaller, as Karpenter counts.
+const RESERVED: f64 = 1e-7;
 
-/// Processor architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arch {
-    /// x86-64.
-    Amd64,
-    /// 64-bit ARM.
-    Arm64,
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        })
-    }
-}
-
-/// One instance type.
-#[derive(Clone, Debug)]
-pub struct InstanceType {
-    /// Name, such as `c6a.8xlarge`.
-    pub name: String,
-    /// Family, such as `c6a`.
-    pub family: &'static str,
-    /// Size, such as `8xlarge`.
-    pub size: &'static str,
-    /// Architecture.
-    pub arch: Arch,
-    /// Maker of the processor.
-    pub maker: &'static str,
-    /// Processors.
-    pub vcpus: i64,
-    /// Nominal memory.
-    pub memory_mib: i64,
-    /// Number of GPUs.
-    pub gpus: i64,
-    /// Name and maker of the GPUs.
-    pub gpu: Option<(&'static str, &'static str)>,
-    /// Local disk.
-    pub local_disk_gb: i64,
-    /// Whether spot capacity is sold.
-    pub spot: bool,
-    /// On-demand price.
+/// What one zone asks for a type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Priced {
+    /// Zone.
+    pub zone: Arc<str>,
+    /// Spot or on-demand.
+    pub capacity_type: CapacityType,
+    /// Price.
     pub usd_per_hour: f64,
 }
 
-/// All instance types, by family and size.
-pub fn catalogue() -> &'static [InstanceType] {
-    static ALL: OnceLock<Vec<InstanceType>> = OnceLock::new();
-    ALL.get_or_init(|| FAMILIES.lines().filter(|l| !l.starts_with('#')).flat_map(family).collect())
-}
-
-/// Expands a row of the table. A malformed row is a mistake of this crate, found by its tests.
-fn family(line: &'static str) -> Vec<InstanceType> {
-    let bad = || panic!("families.tsv: bad row {line:?}");
-    let [family, arch, maker, memory, price, gpu, disk, spot, sizes] =
-        line.split('\t').collect::<Vec<_>>()[..]
-    else {
-        bad()
-    };
-    let number = |s: &str| s.parse::<f64>().unwrap_or_else(|_| bad());
-    let (memory, price, disk) = (number(memory), number(price), number(disk));
-    let one = |token: &'static str| {
-        let (size, explicit) = token.split_once('=').unwrap_or((token, ""));
-        let (vcpus, memory_mib, usd_per_hour, gpus) =
-            match explicit.split('/').collect::<Vec<_>>()[..] {
-                [v, m, p, g] => (number(v), number(m), number(p), number(g)),
-                _ => {
-                    let v = vcpus_of(size).unwrap_or_else(|| bad());
-                    (v, (v * memory).floor(), v * price, 0.0)
-                }
-            };
-        InstanceType {
-            name: format!("{family}.{size}"),
-            family,
-            size,
-            arch: if arch == "arm64" { Arch::Arm64 } else { Arch::Amd64 },
-            maker,
-            vcpus: vcpus as i64,
-            memory_mib: memory_mib as i64,
-            gpus: gpus as i64,
-            gpu: gpu.split_once(':'),
-            local_disk_gb: (vcpus * disk) as i64,
-            spot: spot == "yes",
-            usd_per_hour: (usd_per_hour * 1e6).round() / 1e6,
-        }
-    };
-    sizes.split(' ').map(one).collect()
-}
-
-fn vcpus_of(size: &str) -> Option<f64> {
-    match size {
-        "medium" => Some(1.0),
-        "large" => Some(2.0),
-        "xlarge" => Some(4.0),
-        s => Some(s.strip_suffix("xlarge")?.parse::<f64>().ok()? * 4.0),
-    }
+/// A type of machine as the nodes of a node class would have it.
+#[derive(Clone, Debug)]
+pub struct InstanceType {
+    /// Name, such as `c6a.8xlarge`.
+    pub name: Arc<str>,
+    /// Labels of its nodes, beside zone, capacity type and pool: Karpenter's well-known ones.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// What the machine has.
+    pub capacity: Resources,
+    /// What pods may use of it.
+    pub allocatable: Resources,
+    /// On-demand price, where nothing more exact is known.
+    pub usd_per_hour: f64,
+    /// Where it is sold, and for how much.
+    pub offerings: Vec<Priced>,
 }
 
 impl InstanceType {
-    /// How many pods the network of such a machine carries.
-    pub fn max_pods(&self) -> i64 {
-        match self.vcpus {
-            _ if ["nano", "micro"].contains(&self.size) => 4,
-            _ if self.size == "small" => 11,
-            ..=1 => 8,
-            _ if self.size == "medium" => 17,
-            2..=3 => 29,
-            4..=11 => 58,
-            12..=63 => 234,
-            _ => 737,
+    /// The price of an offering, if it is sold. A reservation's is known wherever the type is.
+    pub fn price(&self, zone: &str, c: CapacityType) -> Option<f64> {
+        if c == CapacityType::Reserved {
+            return Some(self.usd_per_hour * RESERVED);
         }
-    }
-
-    /// What the machine has.
-    pub fn capacity(&self) -> Resources {
-        let memory = self.memory_mib - (self.memory_mib as f64 * VM_OVERHEAD).ceil() as i64;
-        let mut r = Resources {
-            cpu_milli: self.vcpus * 1000,
-            memory_bytes: memory * MIB,
-            ephemeral_bytes: 20 * 1024 * MIB,
-            pods: self.max_pods(),
-            extended: vec![],
-        };
-        if let (Some((_, maker)), true) = (self.gpu, self.gpus > 0) {
-            let name = if maker == "amd" { "amd.com/gpu" } else { "nvidia.com/gpu" };
-            r.extended.push((name.into(), self.gpus));
-        }
-        r
-    }
-
-    /// What pods may use: capacity less what the kubelet, the system and eviction keep.
-    pub fn allocatable(&self) -> Resources {
-        let mut r = self.capacity();
-        r.cpu_milli -= reserved_cpu_milli(self.vcpus);
-        r.memory_bytes -= (11 * self.max_pods() + 255 + EVICTION_MIB) * MIB;
-        r.memory_bytes = r.memory_bytes.max(0);
-        r.ephemeral_bytes -= r.ephemeral_bytes / 10 + 1024 * MIB;
-        r
+        let mut own = self.offerings.iter();
+        own.find(|o| o.capacity_type == c && &*o.zone == zone).map(|o| o.usd_per_hour)
     }
 }
 
-/// 6 % of the first processor, 1 % of the second, 0.5 % of the next two, 0.25 % of the rest.
-fn reserved_cpu_milli(vcpus: i64) -> i64 {
-    let tenths = match vcpus {
-        ..=0 => 0,
-        1 => 600,
-        2 => 700,
-        n @ 3..=4 => 700 + 50 * (n - 2),
-        n => 800 + 25 * (n - 4),
-    };
-    (tenths + 9) / 10
+/// All types that a node class may have, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    zones: Vec<Arc<str>>,
+    types: Vec<Arc<InstanceType>>,
+    by_name: HashMap<Arc<str>, usize>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::{BTreeSet, HashMap};
-
-    #[test]
-    fn there_is_enough_to_choose_from() {
-        let all = catalogue();
-        let families: BTreeSet<_> = all.iter().map(|t| t.family).collect();
-        let names: BTreeSet<_> = all.iter().map(|t| &t.name).collect();
-        assert!(families.len() >= 100 && all.len() >= 800, "{} {}", families.len(), all.len());
-        assert_eq!(names.len(), all.len());
-        assert!(all.iter().all(|t| t.usd_per_hour > 0.0 && t.allocatable().cpu_milli > 0));
-    }
-
-    #[test]
-    fn the_machine_of_the_demonstration() {
-        let t = catalogue().iter().find(|t| t.name == "c6a.8xlarge").unwrap();
-        assert_eq!((t.vcpus, t.memory_mib, t.max_pods()), (32, 65536, 234));
-        assert_eq!(t.usd_per_hour, 1.224);
-        assert_eq!(t.allocatable().cpu_milli, 31_850);
-    }
-
-    /// Holds every type that the table names against the reference list, where it is there.
-    #[test]
-    fn the_table_agrees_with_the_price_list() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../../shared/data/ec2-us-east-1.csv");
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            println!("skipped: {} is not there", path.display());
-            return;
-        };
-        let rows: HashMap<&str, Vec<&str>> = text
-            .lines()
-            .skip(1)
-            .map(|l| l.split(',').collect::<Vec<_>>())
-            .map(|r| (r[0], r))
-            .collect();
-        for t in catalogue() {
-            let r = rows
-                .get(t.name.as_str())
-                .unwrap_or_else(|| panic!("{} is not in the list", t.name));
-            let int = |i: usize| r[i].parse::<i64>().unwrap();
-            assert_eq!((t.vcpus, t.memory_mib, t.gpus), (int(1), int(2), int(4)), "{}", t.name);
-            assert_eq!(t.arch.to_string(), r[3], "{}", t.name);
-            let price: f64 = r[11].parse().unwrap();
-            assert!(
-                (t.usd_per_hour - price).abs() <= price * 0.01,
-                "{}: {} is not {price}",
-                t.name,
-                t.usd_per_hour
-            );
+impl Catalogue {
+    /// A catalogue of types; of types with one name the last stands.
+    pub fn new(zones: Vec<Arc<str>>, types: impl IntoIterator<Item = InstanceType>) -> Self {
+        let mut all = Self { zones, ..Self::default() };
+        for t in types {
+            match all.by_name.get(&t.name) {
+                Some(i) => all.types[*i] = Arc::new(t),
+                None => {
+                    all.by_name.insert(t.name.clone(), all.types.len());
+                    all.types.push(Arc::new(t));
+                }
+            }
         }
+        all
+    }
+
+    /// Zones in which machines may be.
+    pub fn zones(&self) -> &[Arc<str>] {
+        &self.zones
+    }
+
+    /// All types.
+    pub fn types(&self) -> &[Arc<InstanceType>] {
+        &self.types
+    }
+
+    /// A type by its name.
+    pub fn get(&self, name: &str) -> Option<&Arc<InstanceType>> {
+        self.by_name.get(name).map(|i| &self.types[*i])
     }
 }

@@ -1,19 +1,21 @@
 //! Clouds: what can be bought, at what price, and buying it.
 //!
-//! [`catalogue`] has every instance type of the simulated cloud, from a table with a row a family;
-//! [`simulated`] sells them: launches, refusals, interruptions, spot prices, all deterministic by a
-//! seed. Machines exist only as records: what a kubelet would do for them is done elsewhere,
-//! through the Kubernetes API.
+//! [`Cloud`] is what the provisioner deals with; a [`Catalogue`] has what machines of a node class may
+//! be. [`Simulated`] is a cloud that has no machines: launches, refusals, interruptions, spot prices, all
+//! deterministic by a seed, of the types of [`families`], a price list. What a kubelet would do for its
+//! machines is done elsewhere, through the Kubernetes API. Other clouds are crates of their own.
 //!
-//! It never calls the Kubernetes API and reads no clock. When a second cloud comes, what both have
-//! in common becomes a trait. Start with [`simulated::Simulated`].
+//! Nothing here calls the Kubernetes API.
 #![warn(missing_docs)]
 
 pub mod catalogue;
+pub mod cloud;
+pub mod families;
 pub mod simulated;
 
-pub use catalogue::{Arch, InstanceType, catalogue};
-pub use simulated::{
-    CapacityReservation, CapacityType, Fault, FaultKind, Launch, LaunchError, Launched, Machine,
-    Settings, Simulated,
+pub use catalogue::{Catalogue, InstanceType, Priced};
+pub use cloud::{
+    CapacityReservation, CapacityType, ClassCondition, Cloud, CloudError, Ended, Launch,
+    LaunchError, Launched, Machine, NodeClassKind, Notice, Offer, Resolved,
 };
+pub use simulated::{Fault, FaultKind, Settings, Simulated};

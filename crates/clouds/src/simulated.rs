@@ -1,14 +1,20 @@
 //! A cloud that sells the catalogue's machines without having any. Same seed, same answers.
 
-use crate::catalogue::{Arch, InstanceType, catalogue};
+use crate::{
+    CapacityReservation, CapacityType, Catalogue, Cloud, CloudError, Ended, InstanceType, Launch,
+    LaunchError, Launched, Machine, NodeClassKind, Notice, Priced, Resolved,
+    families::{Listed, listed},
+};
+use futures::future::{BoxFuture, pending, ready};
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
+mod class;
 mod fault;
 mod settings;
 
@@ -20,123 +26,44 @@ pub const REGION: &str = "us-east-1";
 /// Share of the on-demand price that spot costs: at least, and the width of the range.
 const SPOT: (f64, f64) = (0.25, 0.20);
 
-/// How a machine is paid for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CapacityType {
-    /// Cheaper, can be taken back.
-    Spot,
-    /// At the list price, stays.
-    OnDemand,
-    /// Paid for already, whether it runs or not.
-    Reserved,
-}
-
-impl CapacityType {
-    /// The value of the label `karpenter.sh/capacity-type`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Spot => "spot",
-            Self::OnDemand => "on-demand",
-            Self::Reserved => "reserved",
-        }
-    }
-
-    /// From the label's value.
-    pub fn parse(s: &str) -> Option<Self> {
-        [Self::Spot, Self::OnDemand, Self::Reserved].into_iter().find(|c| c.as_str() == s)
-    }
-}
-
-impl fmt::Display for CapacityType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Machines that are paid for already.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CapacityReservation {
-    /// Name.
-    pub id: String,
-    /// Type.
-    pub instance_type: String,
-    /// Zone.
-    pub zone: String,
-    /// How many.
-    pub count: usize,
-}
-
-/// What to launch: the first of some offerings that can be had.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    /// Name of the claim.
-    pub name: String,
-    /// Type, zone and capacity type, in the order of preference.
-    pub offerings: Vec<(&'static InstanceType, String, CapacityType)>,
-}
-
-/// A running machine.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    /// `simulated:///ZONE/ID`.
-    pub provider_id: String,
-    /// Name of the claim that it was launched for, and of its node.
-    pub name: String,
-    /// Type.
-    pub instance_type: &'static InstanceType,
-    /// Zone.
-    pub zone: String,
-    /// Capacity type.
-    pub capacity_type: CapacityType,
-    /// Price when it was launched.
-    pub usd_per_hour: f64,
-    /// The reservation that it uses.
-    pub reservation: Option<String>,
-    /// Time until its node registers; `None` for never.
-    pub boot: Option<Duration>,
-}
-
-/// A launch that worked.
-#[derive(Clone, Debug)]
-pub struct Launched {
-    /// The machine.
-    pub machine: Arc<Machine>,
-    /// Offerings that were preferred and could not be had.
-    pub refused: Vec<(String, String, CapacityType)>,
-}
-
-/// Why a launch failed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum LaunchError {
-    /// Nothing that was asked for can be had now: these offerings were refused.
-    #[error("insufficient capacity for all of the requested instance types ({} offerings)", .0.len())]
-    NoCapacity(Vec<(String, String, CapacityType)>),
-    /// Nothing that was asked for is sold here.
-    #[error("no instance type of the catalogue meets the request")]
-    NoSuchType,
-}
+/// Its node classes.
+pub const CLASS: NodeClassKind = NodeClassKind {
+    group: "coracle.dev",
+    version: "v1",
+    kind: "SimulatedNodeClass",
+    plural: "simulatednodeclasses",
+};
 
 /// The simulated cloud.
 #[derive(Debug)]
 pub struct Simulated {
     settings: Settings,
-    types: HashMap<&'static str, &'static InstanceType>,
-    machines: Mutex<BTreeMap<String, Arc<Machine>>>,
-    faults: Mutex<Vec<Fault>>,
-    reservations: Mutex<Vec<CapacityReservation>>,
+    catalogue: Mutex<Arc<Catalogue>>,
+    machines: Mutex<BTreeMap<String, Running>>,
+    /// By the class that asks for them.
+    faults: Mutex<BTreeMap<String, Vec<Fault>>>,
+    reservations: Mutex<BTreeMap<String, Vec<CapacityReservation>>>,
+}
+
+/// A machine, and the time until its node registers; `None` for never.
+#[derive(Clone, Debug)]
+struct Running {
+    machine: Arc<Machine>,
+    boot: Option<Duration>,
 }
 
 impl Simulated {
     /// A cloud with no machines yet.
     pub fn new(settings: Settings) -> Self {
-        let types = catalogue().iter().map(|t| (t.name.as_str(), t)).collect();
-        Self {
+        let new = Self {
             settings,
-            types,
+            catalogue: Mutex::default(),
             machines: Mutex::default(),
             faults: Mutex::default(),
             reservations: Mutex::default(),
-        }
+        };
+        new.price();
+        new
     }
 
     /// How it behaves.
@@ -144,53 +71,56 @@ impl Simulated {
         &self.settings
     }
 
-    /// The faults to show from now on.
-    pub fn set_faults(&self, faults: Vec<Fault>) {
-        *self.faults.lock() = faults;
+    /// What a class asks for from now on.
+    pub fn set_class(&self, name: &str, faults: Vec<Fault>, reserved: Vec<CapacityReservation>) {
+        self.faults.lock().insert(name.to_owned(), faults);
+        self.reservations.lock().insert(name.to_owned(), reserved);
+        self.price();
     }
 
-    /// What is paid for already, from now on.
-    pub fn set_reservations(&self, reservations: Vec<CapacityReservation>) {
-        *self.reservations.lock() = reservations;
+    fn all_faults(&self) -> Vec<Fault> {
+        self.faults.lock().values().flatten().cloned().collect()
     }
 
-    /// Reservations with how many machines of each do not run.
-    pub fn reservations(&self) -> Vec<(CapacityReservation, usize)> {
-        let machines = self.machines.lock();
-        let used =
-            |id: &str| machines.values().filter(|m| m.reservation.as_deref() == Some(id)).count();
-        let all = self.reservations.lock().clone().into_iter();
-        all.map(|r| (r.count.saturating_sub(used(&r.id)), r)).map(|(left, r)| (r, left)).collect()
+    /// Makes the catalogue anew.
+    fn price(&self) {
+        let faults = self.all_faults();
+        let zones: Vec<Arc<str>> =
+            ('a'..='f').take(self.settings.zones).map(|c| format!("{REGION}{c}").into()).collect();
+        let types = listed().iter().map(|t| self.sold(t, &zones, &faults));
+        let new = Catalogue::new(zones.clone(), types);
+        *self.catalogue.lock() = Arc::new(new);
     }
 
-    /// Names of the zones.
-    pub fn zones(&self) -> Vec<String> {
-        ('a'..='f').take(self.settings.zones).map(|c| format!("{REGION}{c}")).collect()
+    /// What is sold, at the prices of now.
+    pub fn all(&self) -> Arc<Catalogue> {
+        self.catalogue.lock().clone()
     }
 
-    /// A type by its name.
-    pub fn instance_type(&self, name: &str) -> Option<&'static InstanceType> {
-        self.types.get(name).copied()
-    }
-
-    /// The price of an offering now, if it is sold.
-    pub fn price(&self, t: &InstanceType, zone: &str, c: CapacityType) -> Option<f64> {
-        let base = match c {
-            CapacityType::OnDemand => t.usd_per_hour,
-            CapacityType::Spot if t.spot => {
-                t.usd_per_hour * (SPOT.0 + SPOT.1 * self.fraction(&t.name, zone))
+    /// A line of the price list as it is sold.
+    fn sold(&self, t: &'static Listed, zones: &[Arc<str>], faults: &[Fault]) -> InstanceType {
+        let mut offerings = Vec::new();
+        for zone in zones {
+            let spot = t.usd_per_hour * (SPOT.0 + SPOT.1 * self.fraction(&t.name, zone));
+            let both = [(CapacityType::Spot, spot), (CapacityType::OnDemand, t.usd_per_hour)];
+            for (c, base) in both.into_iter().filter(|(c, _)| *c != CapacityType::Spot || t.spot) {
+                let factor: f64 = faults
+                    .iter()
+                    .filter(|f| f.hits(&t.name, zone, c))
+                    .map(|f| if let FaultKind::Price(x) = f.kind { x } else { 1.0 })
+                    .product();
+                let usd_per_hour = (base * factor * 1e6).round() / 1e6;
+                offerings.push(Priced { zone: zone.clone(), capacity_type: c, usd_per_hour });
             }
-            CapacityType::Spot => return None,
-            // Next to nothing, and still the less the smaller: as Karpenter counts.
-            CapacityType::Reserved => return Some(t.usd_per_hour / 10_000_000.0),
-        };
-        let faults = self.faults.lock();
-        let factor: f64 = faults
-            .iter()
-            .filter(|f| f.hits(&t.name, zone, c))
-            .map(|f| if let FaultKind::Price(x) = f.kind { x } else { 1.0 })
-            .product();
-        Some((base * factor * 1e6).round() / 1e6)
+        }
+        InstanceType {
+            name: t.name.as_str().into(),
+            labels: labels_of(t),
+            capacity: t.capacity(),
+            allocatable: t.allocatable(),
+            usd_per_hour: t.usd_per_hour,
+            offerings,
+        }
     }
 
     /// A number from 0 to 1 that only seed, type and zone decide.
@@ -205,38 +135,34 @@ impl Simulated {
         (h >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Launches the first offering that can be had. Asking again for the same name gives the
-    /// same machine.
-    ///
-    /// # Errors
-    /// When nothing can be had.
-    pub fn launch(&self, request: &Launch) -> Result<Launched, LaunchError> {
-        if let Some(m) = self.machines.lock().values().find(|m| m.name == request.name) {
-            return Ok(Launched { machine: m.clone(), refused: Vec::new() });
+    fn launch_now(&self, request: &Launch) -> Result<Launched, LaunchError> {
+        if let Some(m) = self.machines.lock().values().find(|m| m.machine.name == request.name) {
+            return Ok(Launched { machine: m.machine.clone(), refused: Vec::new() });
         }
-        let sold = request.offerings.iter().filter_map(|(t, zone, c)| {
-            let price = self.price(t, zone, *c).filter(|_| self.zones().contains(zone))?;
-            Some((price, *t, zone, *c))
+        let catalogue = self.all();
+        let mut offers = request.offerings.clone();
+        offers.retain(|(t, zone, c)| {
+            catalogue.zones().contains(zone)
+                && catalogue.get(t).is_some_and(|t| t.price(zone, *c).is_some())
         });
-        let offers: Vec<(f64, &'static InstanceType, &String, CapacityType)> = sold.collect();
         if offers.is_empty() {
             return Err(LaunchError::NoSuchType);
         }
-        let faults = self.faults.lock().clone();
+        let faults = self.all_faults();
         let reservations = self.reservations();
         let mut refused = Vec::new();
-        for (price, t, zone, c) in offers {
+        for (t, zone, c) in offers {
             let hit = |k: fn(&FaultKind) -> bool| {
-                faults.iter().find(|f| k(&f.kind) && f.hits(&t.name, zone, c))
+                faults.iter().find(|f| k(&f.kind) && f.hits(&t, &zone, c))
             };
             let reservation = reservations
                 .iter()
                 .filter(|_| c == CapacityType::Reserved)
-                .find(|(r, left)| *left > 0 && r.instance_type == t.name && r.zone == *zone)
+                .find(|(r, left)| *left > 0 && *r.instance_type == *t && *r.zone == *zone)
                 .map(|(r, _)| r.id.clone());
             let used_up = c == CapacityType::Reserved && reservation.is_none();
             if used_up || hit(|k| *k == FaultKind::NoCapacity).is_some() {
-                refused.push((t.name.clone(), zone.clone(), c));
+                refused.push((t, zone, c));
                 continue;
             }
             let boot = match (
@@ -247,59 +173,120 @@ impl Simulated {
                 (None, Some(Fault { kind: FaultKind::SlowBoot(d), .. })) => Some(*d),
                 _ => Some(self.settings.boot),
             };
-            let machine = Arc::new(Machine {
-                provider_id: provider_id(zone, &request.name),
+            let machine = Machine {
+                provider_id: provider_id(&zone, &request.name),
                 name: request.name.clone(),
+                uid: request.uid.clone(),
                 instance_type: t,
-                zone: zone.clone(),
+                zone,
                 capacity_type: c,
-                usd_per_hour: price,
                 reservation,
-                boot,
-            });
-            self.machines.lock().insert(machine.provider_id.clone(), machine.clone());
-            return Ok(Launched { machine, refused });
+                image: None,
+            };
+            return Ok(Launched { machine: self.run(machine, boot), refused });
         }
         Err(LaunchError::NoCapacity(refused))
     }
 
-    /// Takes over a machine that an earlier process launched.
-    pub fn adopt(
-        &self,
-        name: &str,
-        instance_type: &str,
-        zone: &str,
-        c: CapacityType,
-        reservation: Option<String>,
-    ) -> Option<Arc<Machine>> {
-        let t = self.instance_type(instance_type)?;
-        let machine = Arc::new(Machine {
-            provider_id: provider_id(zone, name),
-            name: name.into(),
-            instance_type: t,
-            zone: zone.into(),
-            capacity_type: c,
-            usd_per_hour: self.price(t, zone, c)?,
-            reservation,
-            boot: Some(self.settings.boot),
-        });
-        self.machines.lock().insert(machine.provider_id.clone(), machine.clone());
-        Some(machine)
+    fn run(&self, machine: Machine, boot: Option<Duration>) -> Arc<Machine> {
+        let (id, machine) = (machine.provider_id.clone(), Arc::new(machine));
+        self.machines.lock().insert(id, Running { machine: machine.clone(), boot });
+        machine
+    }
+
+    /// Takes over a machine that an earlier process launched, if its type is known.
+    pub fn adopt(&self, mut machine: Machine) -> Option<Arc<Machine>> {
+        self.all().get(&machine.instance_type)?;
+        machine.provider_id = provider_id(&machine.zone, &machine.name);
+        Some(self.run(machine, Some(self.settings.boot)))
     }
 
     /// Ends a machine. Returns whether there was one.
-    pub fn terminate(&self, provider_id: &str) -> bool {
+    pub fn end(&self, provider_id: &str) -> bool {
         self.machines.lock().remove(provider_id).is_some()
     }
 
-    /// A machine by its id.
-    pub fn machine(&self, provider_id: &str) -> Option<Arc<Machine>> {
-        self.machines.lock().get(provider_id).cloned()
+    /// Time until the node of a machine registers, counted from its launch; `None` for never.
+    pub fn boot(&self, provider_id: &str) -> Option<Duration> {
+        self.machines.lock().get(provider_id)?.boot
     }
 
     /// All running machines.
     pub fn machines(&self) -> Vec<Arc<Machine>> {
-        self.machines.lock().values().cloned().collect()
+        self.machines.lock().values().map(|m| m.machine.clone()).collect()
+    }
+}
+
+impl Cloud for Simulated {
+    fn class_kind(&self) -> &'static NodeClassKind {
+        &CLASS
+    }
+
+    fn speed(&self) -> f64 {
+        self.settings.speed
+    }
+
+    fn resolve<'a>(&'a self, name: &'a str, class: &'a Value) -> BoxFuture<'a, Resolved> {
+        self.set_class(name, class::faults(class), class::reservations(class));
+        Box::pin(ready(Resolved::default()))
+    }
+
+    fn forget<'a>(&'a self, name: &'a str, _: &'a Value) -> BoxFuture<'a, Result<(), CloudError>> {
+        self.faults.lock().remove(name);
+        self.reservations.lock().remove(name);
+        self.price();
+        Box::pin(ready(Ok(())))
+    }
+
+    fn catalogue(&self, class: &str) -> Option<Arc<Catalogue>> {
+        self.faults.lock().contains_key(class).then(|| self.all())
+    }
+
+    fn zones(&self) -> Vec<Arc<str>> {
+        self.all().zones().to_vec()
+    }
+
+    fn reservations(&self) -> Vec<(CapacityReservation, usize)> {
+        let machines = self.machines();
+        let used =
+            |id: &str| machines.iter().filter(|m| m.reservation.as_deref() == Some(id)).count();
+        let all: Vec<_> = self.reservations.lock().values().flatten().cloned().collect();
+        let all = all.into_iter();
+        all.map(|r| (r.count.saturating_sub(used(&r.id)), r)).map(|(left, r)| (r, left)).collect()
+    }
+
+    fn launch<'a>(&'a self, request: &'a Launch) -> BoxFuture<'a, Result<Launched, LaunchError>> {
+        Box::pin(ready(self.launch_now(request)))
+    }
+
+    fn terminate<'a>(
+        &'a self,
+        provider_id: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Ended, CloudError>> {
+        self.end(provider_id);
+        Box::pin(ready(Ok(Ended::Gone)))
+    }
+
+    fn machine(&self, provider_id: &str) -> Option<Arc<Machine>> {
+        self.machines.lock().get(provider_id).map(|m| m.machine.clone())
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Arc<Machine>>, CloudError>> {
+        Box::pin(ready(Ok(self.machines())))
+    }
+
+    /// Its notices are annotations of nodes.
+    fn notices(&self) -> BoxFuture<'_, Result<Vec<Notice>, CloudError>> {
+        Box::pin(pending())
+    }
+
+    fn acknowledge(&self, _: Vec<String>) -> BoxFuture<'_, Result<(), CloudError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn drift(&self, _: &Value, _: &Value) -> Option<&'static str> {
+        None
     }
 }
 
@@ -308,7 +295,7 @@ fn provider_id(zone: &str, name: &str) -> String {
 }
 
 /// Labels of the nodes of a type, beside zone, capacity type and pool: Karpenter's well-known ones.
-pub fn labels(t: &InstanceType) -> BTreeMap<String, String> {
+fn labels(t: &Listed) -> BTreeMap<String, String> {
     let mut l: BTreeMap<String, String> = BTreeMap::new();
     let mut put = |k: &str, v: String| drop(l.insert(k.into(), v));
     let category: String = t.family.chars().take_while(char::is_ascii_alphabetic).collect();
@@ -337,26 +324,40 @@ pub fn labels(t: &InstanceType) -> BTreeMap<String, String> {
     if t.local_disk_gb > 0 {
         put("karpenter.k8s.aws/instance-local-nvme", t.local_disk_gb.to_string());
     }
-    debug_assert!(matches!(t.arch, Arch::Amd64 | Arch::Arm64));
     l
+}
+
+/// The same, made once.
+fn labels_of(t: &'static Listed) -> Arc<BTreeMap<String, String>> {
+    static ALL: OnceLock<BTreeMap<&'static str, Arc<BTreeMap<String, String>>>> = OnceLock::new();
+    let all = ALL
+        .get_or_init(|| listed().iter().map(|t| (t.name.as_str(), Arc::new(labels(t)))).collect());
+    all.get(t.name.as_str()).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Offer;
 
     fn request(types: &[&str], c: &[CapacityType]) -> Launch {
-        let cloud = Simulated::new(Settings::default());
-        let types = types.iter().map(|t| cloud.instance_type(t).unwrap());
-        let mut offerings = Vec::new();
+        let all = Simulated::new(Settings::default()).all();
+        let mut offerings: Vec<Offer> = Vec::new();
         for t in types {
-            for zone in cloud.zones() {
-                offerings.extend(c.iter().map(|c| (t, zone.clone(), *c)));
+            for zone in all.zones() {
+                offerings.extend(c.iter().map(|c| ((*t).into(), zone.clone(), *c)));
             }
         }
-        let price = |o: &(&InstanceType, String, CapacityType)| cloud.price(o.0, &o.1, o.2);
+        let price = |o: &Offer| all.get(&o.0).unwrap().price(&o.1, o.2);
         offerings.sort_by(|a, b| price(a).unwrap_or(9e9).total_cmp(&price(b).unwrap_or(9e9)));
-        Launch { name: "n".into(), offerings }
+        Launch {
+            name: "n".into(),
+            uid: String::new(),
+            pool: String::new(),
+            class: String::new(),
+            offerings,
+            claim: Value::Null,
+        }
     }
 
     #[test]
@@ -366,13 +367,13 @@ mod tests {
             Simulated::new(Settings { seed: 2, ..Settings::default() }),
         );
         let mut differ = 0;
-        for t in catalogue().iter().filter(|t| t.spot) {
-            for z in a.zones() {
-                let p = a.price(t, &z, CapacityType::Spot).unwrap() / t.usd_per_hour;
+        let (a, b) = (a.all(), b.all());
+        for t in a.types() {
+            for o in t.offerings.iter().filter(|o| o.capacity_type == CapacityType::Spot) {
+                let p = o.usd_per_hour / t.usd_per_hour;
                 assert!((0.249..=0.451).contains(&p), "{} {p}", t.name);
-                differ += usize::from(
-                    a.price(t, &z, CapacityType::Spot) != b.price(t, &z, CapacityType::Spot),
-                );
+                let other = b.get(&t.name).unwrap().price(&o.zone, CapacityType::Spot);
+                differ += usize::from(other != Some(o.usd_per_hour));
             }
         }
         assert!(differ > 1000);
@@ -388,32 +389,23 @@ mod tests {
             zone: None,
             capacity_type: Some(CapacityType::Spot),
         };
-        cloud.set_faults(vec![no_spot.clone()]);
-        let m = cloud.launch(&request(&["c6a.8xlarge", "c6a.large"], &both)).unwrap().machine;
+        cloud.set_class("c", vec![no_spot.clone()], vec![]);
+        let m = cloud.launch_now(&request(&["c6a.8xlarge", "c6a.large"], &both)).unwrap().machine;
+        assert_eq!((&*m.instance_type, m.capacity_type), ("c6a.large", CapacityType::OnDemand));
         assert_eq!(
-            (m.instance_type.name.as_str(), m.capacity_type),
-            ("c6a.large", CapacityType::OnDemand)
-        );
-        assert_eq!(
-            cloud.launch(&request(&["m5.large"], &both)).unwrap().machine.provider_id,
+            cloud.launch_now(&request(&["m5.large"], &both)).unwrap().machine.provider_id,
             m.provider_id
         );
-        cloud.terminate(&m.provider_id);
-        match cloud.launch(&request(&["c6a.large"], &both[1..])) {
+        cloud.end(&m.provider_id);
+        match cloud.launch_now(&request(&["c6a.large"], &both[1..])) {
             Err(LaunchError::NoCapacity(refused)) => assert_eq!(refused.len(), 3),
             other => panic!("{other:?}"),
         }
-        cloud.set_faults(vec![Fault {
-            kind: FaultKind::Price(2.0),
-            instance_type: None,
-            zone: None,
-            capacity_type: None,
-        }]);
-        let t = cloud.instance_type("c6a.large").unwrap();
-        assert_eq!(
-            cloud.price(t, "us-east-1a", CapacityType::OnDemand),
-            Some(t.usd_per_hour * 2.0)
-        );
+        let dear = Fault { kind: FaultKind::Price(2.0), capacity_type: None, ..no_spot };
+        cloud.set_class("c", vec![dear], vec![]);
+        let all = cloud.all();
+        let t = all.get("c6a.large").unwrap();
+        assert_eq!(t.price("us-east-1a", CapacityType::OnDemand), Some(t.usd_per_hour * 2.0));
     }
 
     #[test]
@@ -425,20 +417,23 @@ mod tests {
             zone: "us-east-1b".into(),
             count: 1,
         };
-        cloud.set_reservations(vec![reserved]);
+        cloud.set_class("c", vec![], vec![reserved]);
         let all = [CapacityType::OnDemand, CapacityType::Reserved];
         let named = |name: &str, c: &[CapacityType]| Launch {
             name: name.into(),
             ..request(&["c6a.large"], c)
         };
-        let first = cloud.launch(&named("a", &all)).unwrap().machine;
-        assert_eq!((first.reservation.as_deref(), first.zone.as_str()), (Some("r"), "us-east-1b"));
+        let first = cloud.launch_now(&named("a", &all)).unwrap().machine;
+        assert_eq!((first.reservation.as_deref(), &*first.zone), (Some("r"), "us-east-1b"));
         assert_eq!(
-            cloud.launch(&named("b", &all)).unwrap().machine.capacity_type,
+            cloud.launch_now(&named("b", &all)).unwrap().machine.capacity_type,
             CapacityType::OnDemand
         );
-        assert!(matches!(cloud.launch(&named("c", &all[1..])), Err(LaunchError::NoCapacity(_))));
-        cloud.terminate(&first.provider_id);
+        assert!(matches!(
+            cloud.launch_now(&named("c", &all[1..])),
+            Err(LaunchError::NoCapacity(_))
+        ));
+        cloud.end(&first.provider_id);
         assert_eq!(cloud.reservations()[0].1, 1);
     }
 }

@@ -59,12 +59,15 @@ type Index = HashMap<String, BTreeSet<Arc<Key>>>;
 /// What a kind is grouped by, such as the node of a pod.
 pub type GroupBy<K> = fn(&K) -> &str;
 
+/// Tells which objects are looked at.
+pub type Keep<K> = Box<dyn Fn(&K) -> bool + Send + Sync>;
+
 /// Which objects are looked at.
 struct Scope<K> {
     /// The kind need not be served.
     optional: bool,
     /// Only these.
-    keep: Option<fn(&K) -> bool>,
+    keep: Option<Keep<K>>,
 }
 
 impl<K> Default for Scope<K> {
@@ -106,11 +109,13 @@ where
     /// Starts to watch the objects of a kind that are to be kept; that never changes for one.
     pub fn start_of(
         api: Api<K>,
-        keep: fn(&K) -> bool,
+        keep: Keep<K>,
+        group_by: Option<GroupBy<K>>,
         stop: &Stop,
         tasks: &mut JoinSet<()>,
     ) -> Arc<Self> {
-        Self::begin(api, |_| (), None, Scope { optional: false, keep: Some(keep) }, stop, tasks)
+        let scope = Scope { optional: false, keep: Some(keep) };
+        Self::begin(api, |_| (), group_by, scope, stop, tasks)
     }
 
     fn begin(
@@ -164,7 +169,7 @@ where
                 }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(o) | watcher::Event::Apply(o)))
-                    if self.scope.keep.is_some_and(|keep| !keep(&o)) => {}
+                    if self.scope.keep.as_ref().is_some_and(|keep| !keep(&o)) => {}
                 Some(Ok(watcher::Event::InitApply(mut o))) => {
                     trim(&mut o);
                     listed.insert(key(&o), Arc::new(o));

@@ -1,6 +1,10 @@
 //! NodePools, NodeClaims and node classes, as the provisioner reads them.
 
-use crate::{Stop, informer::Informer};
+use crate::{
+    Stop,
+    informer::{GroupBy, Informer},
+};
+use coracle_clouds::NodeClassKind;
 use coracle_provisioning::{
     MinValues,
     budget::{Budget, Window},
@@ -23,10 +27,8 @@ pub const API: &str = "karpenter.sh/v1";
 pub const OVERLAY_API: &str = "karpenter.sh/v1alpha1";
 /// `apiVersion` of capacity buffers.
 pub const BUFFER_API: &str = "autoscaling.x-k8s.io/v1beta1";
-/// `apiVersion` of node classes.
-pub const CLASS_API: &str = "coracle.dev/v1";
-/// Kind of node classes.
-pub const CLASS: &str = "SimulatedNodeClass";
+/// `apiVersion` of policies and decisions.
+pub const CORACLE_API: &str = "coracle.dev/v1";
 /// Finalizer of claims and nodes.
 pub const FINALIZER: &str = "karpenter.sh/termination";
 /// Taint of nodes that are about to go.
@@ -48,11 +50,13 @@ pub const PRICE: &str = "coracle.dev/price-usd-per-hour";
 
 /// The watched kinds.
 pub struct Watched {
+    /// The kind of `classes`.
+    pub class_kind: &'static NodeClassKind,
     /// NodePools.
     pub pools: Arc<Informer<DynamicObject>>,
-    /// NodeClaims.
+    /// NodeClaims of the cloud, grouped by their machines.
     pub claims: Arc<Informer<DynamicObject>>,
-    /// SimulatedNodeClasses.
+    /// The cloud's node classes.
     pub classes: Arc<Informer<DynamicObject>>,
     /// NodeOverlays.
     pub overlays: Arc<Informer<DynamicObject>>,
@@ -76,21 +80,36 @@ pub fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
 
 impl Watched {
     /// Starts to watch.
-    pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
+    pub fn new(
+        client: &Client,
+        class_kind: &'static NodeClassKind,
+        stop: &Stop,
+        tasks: &mut JoinSet<()>,
+    ) -> Arc<Self> {
         let all = |r: ApiResource| Api::all_with(client.clone(), &r);
         let pools = all(resource(API, "NodePool", "nodepools"));
         let claims = all(resource(API, "NodeClaim", "nodeclaims"));
         let pools = Informer::start(pools, |_| (), None, stop, tasks);
-        let claims = Informer::start_of(claims, is_ours, stop, tasks);
+        let keep = move |o: &DynamicObject| class_kind.is_of(&o.data["spec"]["nodeClassRef"]);
+        let machine: GroupBy<DynamicObject> = |c| provider_id(c);
+        let claims = Informer::start_of(claims, Box::new(keep), Some(machine), stop, tasks);
         let mut start = |r: ApiResource| Informer::start_if_served(all(r), stop, tasks);
+        let class_api = format!("{}/{}", class_kind.group, class_kind.version);
         Arc::new(Self {
+            class_kind,
             pools,
             claims,
-            classes: start(resource(CLASS_API, CLASS, "simulatednodeclasses")),
+            classes: start(resource(&class_api, class_kind.kind, class_kind.plural)),
             overlays: start(resource(OVERLAY_API, "NodeOverlay", "nodeoverlays")),
             buffers: start(resource(BUFFER_API, "CapacityBuffer", "capacitybuffers")),
-            policies: start(resource(CLASS_API, "ProvisioningPolicy", "provisioningpolicies")),
+            policies: start(resource(CORACLE_API, "ProvisioningPolicy", "provisioningpolicies")),
         })
+    }
+
+    /// The node class that a pool's or claim's reference names, if it is of the cloud's kind and there.
+    pub fn class(&self, reference: &Value) -> Option<Arc<DynamicObject>> {
+        let name = reference["name"].as_str().filter(|_| self.class_kind.is_of(reference))?;
+        self.classes.get("", name)
     }
 
     /// Waits until everything has been listed once.
@@ -129,8 +148,8 @@ pub struct NodePool {
     pub taints: Vec<Taint>,
     /// Limits.
     pub limits: BTreeMap<String, String>,
-    /// Name of the node class.
-    pub class: String,
+    /// Reference to the node class.
+    pub class: Value,
     /// Whether under-used nodes are replaced, not only empty ones removed.
     pub underutilized: bool,
     /// Whether they are only where that saves at least half of the share that it disturbs.
@@ -253,11 +272,7 @@ impl NodePool {
             replicas: spec["replicas"].as_u64().and_then(|n| n.try_into().ok()),
             taints: taints(&template["spec"]["taints"]),
             limits: map(&spec["limits"]),
-            class: if is_ours(o) {
-                text(&template["spec"]["nodeClassRef"]["name"])
-            } else {
-                String::new()
-            },
+            class: template["spec"]["nodeClassRef"].clone(),
             underutilized: disruption["consolidationPolicy"] != "WhenEmpty",
             balanced: disruption["consolidationPolicy"] == "Balanced",
             consolidate_after: if disruption["consolidateAfter"].is_null() {
@@ -271,13 +286,9 @@ impl NodePool {
     }
 }
 
-/// Whether a pool or a claim is of our cloud: others are another provisioner's.
-pub fn is_ours(o: &DynamicObject) -> bool {
-    let spec = &o.data["spec"];
-    let of = if spec["template"].is_object() { &spec["template"]["spec"] } else { spec };
-    let reference = &of["nodeClassRef"];
-    let group = CLASS_API.split('/').next().unwrap_or_default();
-    reference["group"] == group && reference["kind"] == CLASS
+/// The machine of a claim; empty before its launch.
+pub fn provider_id(claim: &DynamicObject) -> &str {
+    claim.data["status"]["providerID"].as_str().unwrap_or_default()
 }
 
 /// The NodePool of a claim; empty for none.

@@ -25,7 +25,7 @@ pub mod scheduler;
 pub mod simulation;
 pub mod world;
 
-use coracle_clouds::Simulated;
+use coracle_clouds::{Cloud, Simulated};
 use coracle_scheduling::Profile;
 use kube::Client;
 use std::sync::Arc;
@@ -40,6 +40,21 @@ pub async fn stopped(stop: &mut Stop) {
     let _ = stop.wait_for(|s| *s).await;
 }
 
+/// Where machines are bought, and who stands for their kubelets.
+#[derive(Clone)]
+pub struct Provider {
+    /// The cloud.
+    pub cloud: Arc<dyn Cloud>,
+    /// The same, if its machines have no kubelets of their own.
+    pub simulated: Option<Arc<Simulated>>,
+}
+
+impl From<Arc<Simulated>> for Provider {
+    fn from(s: Arc<Simulated>) -> Self {
+        Self { cloud: s.clone(), simulated: Some(s) }
+    }
+}
+
 /// What the parts need.
 pub struct Settings {
     /// Gives a client that acts as a service account of `kube-system`, or as a user when the name
@@ -50,7 +65,7 @@ pub struct Settings {
     /// How the scheduler ranks nodes.
     pub profile: Profile,
     /// Where nodes are bought; `None` to leave that to another process.
-    pub cloud: Option<Arc<Simulated>>,
+    pub cloud: Option<Provider>,
     /// How the provisioner decides.
     pub provisioner: provisioner::Options,
 }
@@ -79,13 +94,13 @@ pub fn run(
     garbage::start(&client("generic-garbage-collector"), stop, tasks);
     namespaces::start(&world, client, &settings.ca_pem, stop, tasks);
     scheduler::start(&world, &client("system:kube-scheduler"), settings.profile, stop, tasks);
-    let cloud = settings.cloud.as_ref()?;
+    let provider = settings.cloud.as_ref()?;
     let state = world.cluster_state();
     let clients = ProvisionerClients {
         provisioner: client("coracle-provisioner"),
         nodes: client("coracle-simulated-nodes"),
     };
-    Some(run_provisioner(&state, &clients, cloud, settings.provisioner, stop, tasks))
+    Some(run_provisioner(&state, &clients, provider, settings.provisioner, stop, tasks))
 }
 
 /// Who the provisioner and the simulated kubelets are.
@@ -100,12 +115,15 @@ pub struct ProvisionerClients {
 pub fn run_provisioner(
     state: &Arc<world::ClusterState>,
     clients: &ProvisionerClients,
-    cloud: &Arc<Simulated>,
+    provider: &Provider,
     options: provisioner::Options,
     stop: &Stop,
     tasks: &mut JoinSet<()>,
 ) -> provisioner::Provisioner {
-    let karpenter = karpenter::Watched::new(&clients.provisioner, stop, tasks);
-    simulation::start(state, &karpenter, &clients.nodes, cloud, stop, tasks);
+    let Provider { cloud, simulated } = provider;
+    let karpenter = karpenter::Watched::new(&clients.provisioner, cloud.class_kind(), stop, tasks);
+    if let Some(simulated) = simulated {
+        simulation::start(state, &karpenter, &clients.nodes, simulated, stop, tasks);
+    }
     provisioner::start(state, &karpenter, &clients.provisioner, cloud, options, stop, tasks)
 }

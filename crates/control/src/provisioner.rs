@@ -7,12 +7,15 @@
 
 mod buffers;
 mod candidates;
+mod classes;
 mod command;
 mod decisions;
 mod disruption;
 mod drift;
 mod explain;
+mod garbage;
 mod gauges;
+mod interruption;
 mod lifecycle;
 mod model;
 mod overlays;
@@ -28,11 +31,18 @@ pub use gauges::Provisioner;
 pub use model::types;
 pub use reader::{Drifting, Reader, WhatIf};
 
-use crate::{Stop, api::Writer, karpenter::Watched, metrics::Metrics, world::ClusterState};
-use coracle_clouds::{CapacityType, Simulated};
+use crate::{
+    Stop,
+    api::Writer,
+    karpenter::{Watched, provider_id},
+    metrics::Metrics,
+    world::ClusterState,
+};
+use coracle_clouds::{CapacityType, Cloud, Offer};
 use coracle_provisioning::overlay::Overlay;
 use coracle_scheduling::{PodSpec, pod::PodKey};
 use coracle_workloads::{PodView, Resource, pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{Client, core::DynamicObject};
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -40,7 +50,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 /// An offering that was refused is not asked for again for this long, as Karpenter.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(180);
@@ -70,9 +84,11 @@ pub(crate) struct Shared {
     started: Instant,
     world: Arc<ClusterState>,
     karpenter: Arc<Watched>,
-    cloud: Arc<Simulated>,
+    cloud: Arc<dyn Cloud>,
     writer: Writer,
-    unavailable: Mutex<HashMap<(String, String, CapacityType), Instant>>,
+    /// Whether the cloud has looked at all node classes once.
+    resolved: watch::Sender<bool>,
+    unavailable: Mutex<HashMap<Offer, Instant>>,
     /// Nodes of disruption commands that wait for their replacements.
     going: Mutex<HashSet<String>>,
     /// When pods last came to or left a node.
@@ -96,7 +112,7 @@ pub fn start(
     world: &Arc<ClusterState>,
     karpenter: &Arc<Watched>,
     client: &Client,
-    cloud: &Arc<Simulated>,
+    cloud: &Arc<dyn Cloud>,
     options: Options,
     stop: &Stop,
     tasks: &mut JoinSet<()>,
@@ -140,9 +156,8 @@ pub fn start(
     let w = wake.clone();
     karpenter.policies.on_change(move |_| w());
     world.nodes.on_change(move |c| {
-        let shape = |n: &k8s_openapi::api::core::v1::Node| {
-            (n.metadata.labels.clone(), n.metadata.annotations.clone(), n.spec.clone())
-        };
+        let shape =
+            |n: &Node| (n.metadata.labels.clone(), n.metadata.annotations.clone(), n.spec.clone());
         if c.old.map(|n| shape(n)) != c.new.map(|n| shape(n)) {
             wake();
         }
@@ -151,6 +166,9 @@ pub fn start(
     provision::start(&shared, stop, tasks);
     disruption::start(&shared, stop, tasks);
     pools::start(&shared, stop, tasks);
+    classes::start(&shared, stop, tasks);
+    garbage::start(&shared, stop, tasks);
+    interruption::start(&shared, stop, tasks);
     static_pools::start(&shared, stop, tasks);
     overlays::start(&shared, stop, tasks);
     buffers::start(&shared, stop, tasks);
@@ -164,7 +182,7 @@ impl Shared {
     fn new(
         world: &Arc<ClusterState>,
         karpenter: &Arc<Watched>,
-        cloud: &Arc<Simulated>,
+        cloud: &Arc<dyn Cloud>,
         writer: Writer,
         options: Options,
     ) -> Self {
@@ -181,6 +199,7 @@ impl Shared {
             karpenter: karpenter.clone(),
             cloud: cloud.clone(),
             writer,
+            resolved: watch::Sender::new(false),
             unavailable: Mutex::default(),
             going: Mutex::default(),
             touched: Mutex::default(),
@@ -207,20 +226,50 @@ impl Shared {
         self.started.elapsed() < Duration::from_secs(10)
     }
 
-    async fn synced(&self) {
+    /// Waits until everything has been listed once.
+    async fn listed(&self) {
         tokio::join!(self.world.synced(), self.karpenter.synced());
+    }
+
+    /// Waits until everything is known that decisions need.
+    async fn synced(&self) {
+        self.listed().await;
+        // A sender that is gone means the end.
+        let _ = self.resolved.subscribe().wait_for(|r| *r).await;
+    }
+
+    /// The node of a claim, by its machine.
+    fn node_of(&self, claim: &DynamicObject) -> Option<Arc<Node>> {
+        let id = Some(provider_id(claim)).filter(|id| !id.is_empty())?;
+        self.world.nodes.grouped(id).into_iter().next()
+    }
+
+    /// The name of a claim's node; until that is there, the claim's own stands for it.
+    fn node_name(&self, claim: &DynamicObject) -> String {
+        let own = || claim.metadata.name.clone();
+        self.node_of(claim).and_then(|n| n.metadata.name.clone()).or_else(own).unwrap_or_default()
+    }
+
+    /// The claim of a node, or of the one that will be: by its machine, or by the claim's own name.
+    fn claim_of(&self, node: &str) -> Option<Arc<DynamicObject>> {
+        let machine = |n: Arc<Node>| n.spec.as_ref()?.provider_id.clone().filter(|i| !i.is_empty());
+        match self.world.nodes.get("", node).and_then(machine) {
+            Some(id) => self.karpenter.claims.grouped(&id).into_iter().next(),
+            None => self.karpenter.claims.get("", node),
+        }
     }
 
     /// A duration of the cloud's clock, by which everything about nodes is counted, in real time.
     fn real(&self, d: Duration) -> Duration {
-        self.cloud.settings().real(d)
+        d.div_f64(self.cloud.speed())
     }
 
     fn is_unavailable(&self, t: &str, zone: &str, c: CapacityType) -> bool {
         let unavailable = self.unavailable.lock();
-        unavailable
-            .get(&(t.to_owned(), zone.to_owned(), c))
-            .is_some_and(|until| *until > Instant::now())
+        !unavailable.is_empty()
+            && unavailable
+                .get(&(t.into(), zone.into(), c))
+                .is_some_and(|until| *until > Instant::now())
     }
 
     /// When the next of the refused offerings is asked for again.
@@ -230,7 +279,7 @@ impl Shared {
         unavailable.values().filter(|t| **t > now).map(|t| *t - now).min()
     }
 
-    fn set_unavailable(&self, offerings: Vec<(String, String, CapacityType)>) {
+    fn set_unavailable(&self, offerings: Vec<Offer>) {
         let until = Instant::now() + self.real(UNAVAILABLE_FOR);
         let mut unavailable = self.unavailable.lock();
         unavailable.retain(|_, t| *t > Instant::now());

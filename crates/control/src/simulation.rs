@@ -16,7 +16,7 @@ use crate::{
     stopped,
     world::ClusterState,
 };
-use coracle_clouds::{CapacityReservation, CapacityType, Fault, FaultKind, Machine, Simulated};
+use coracle_clouds::{CapacityType, Cloud, Machine, Simulated};
 use coracle_meta::time::{rfc3339, rfc3339_micro};
 use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
@@ -63,14 +63,6 @@ pub fn start(
         due: Mutex::default(),
         events: pods::EventRate::default(),
     });
-    let me = k.clone();
-    karpenter.classes.on_change(move |c| {
-        if c.object().is_some() {
-            me.cloud.set_faults(me.faults());
-            me.cloud.set_reservations(reservations(&me.karpenter));
-        }
-    });
-
     let machines: Arc<Queue<Key>> = Queue::new();
     let q = machines.clone();
     karpenter.claims.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
@@ -113,49 +105,7 @@ pub fn start(
     });
 }
 
-/// What is paid for already, by all classes.
-pub(crate) fn reservations(karpenter: &Watched) -> Vec<CapacityReservation> {
-    let read = |r: &Value| CapacityReservation {
-        id: karpenter::text(&r["id"]),
-        instance_type: karpenter::text(&r["instanceType"]),
-        zone: karpenter::text(&r["zone"]),
-        count: r["count"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or(0),
-    };
-    let classes = karpenter.classes.all();
-    let lists = classes.iter().filter_map(|c| c.data["spec"]["capacityReservations"].as_array());
-    lists.flatten().map(read).collect()
-}
-
 impl Kubelets {
-    /// The faults of all classes.
-    fn faults(&self) -> Vec<Fault> {
-        let classes = self.karpenter.classes.all();
-        let text = |v: &Value| v.as_str().map(str::to_owned);
-        let read = |f: &Value| {
-            let kind = match f["type"].as_str()? {
-                "NoCapacity" => FaultKind::NoCapacity,
-                "NeverRegisters" => FaultKind::NeverRegisters,
-                "SlowBoot" => FaultKind::SlowBoot(
-                    karpenter::duration(&f["delay"]).unwrap_or(Duration::from_secs(60)),
-                ),
-                "Price" => FaultKind::Price(f["factor"].as_f64().unwrap_or(1.0)),
-                _ => return None,
-            };
-            let capacity_type = f["capacityType"].as_str().and_then(CapacityType::parse);
-            Some(Fault {
-                kind,
-                instance_type: text(&f["instanceType"]),
-                zone: text(&f["zone"]),
-                capacity_type,
-            })
-        };
-        classes
-            .iter()
-            .flat_map(|c| c.data["spec"]["faults"].as_array().cloned().unwrap_or_default())
-            .filter_map(|f| read(&f))
-            .collect()
-    }
-
     /// How long until something is due; counted from the first time it was asked for.
     fn until(&self, uid: &str, what: &'static str, after: Duration) -> Duration {
         let due = *self
@@ -196,13 +146,16 @@ impl Kubelets {
             {
                 let capacity = CapacityType::parse(&label("karpenter.sh/capacity-type"))
                     .unwrap_or(CapacityType::OnDemand);
-                match self.cloud.adopt(
-                    name,
-                    &label("node.kubernetes.io/instance-type"),
-                    &label("topology.kubernetes.io/zone"),
-                    capacity,
-                    Some(label(karpenter::RESERVATION)).filter(|r| !r.is_empty()),
-                ) {
+                match self.cloud.adopt(Machine {
+                    provider_id: String::new(),
+                    name: name.to_owned(),
+                    uid: claim.metadata.uid.clone().unwrap_or_default(),
+                    instance_type: label("node.kubernetes.io/instance-type").into(),
+                    zone: label("topology.kubernetes.io/zone").into(),
+                    capacity_type: capacity,
+                    reservation: Some(label(karpenter::RESERVATION)).filter(|r| !r.is_empty()),
+                    image: None,
+                }) {
                     Some(m) => m,
                     None => return Ok(None),
                 }
@@ -223,8 +176,9 @@ impl Kubelets {
                     .as_str()
                     .and_then(|c| self.karpenter.classes.get("", c));
                 let own = class.and_then(|c| karpenter::duration(&c.data["spec"]["bootDelay"]));
-                let Some(boot) = machine
-                    .boot
+                let Some(boot) = self
+                    .cloud
+                    .boot(&machine.provider_id)
                     .map(|b| if b == self.cloud.settings().boot { own.unwrap_or(b) } else { b })
                 else {
                     return Ok(None);
@@ -290,16 +244,19 @@ impl Kubelets {
                 .await;
         }
         if left.is_zero() {
-            self.cloud.terminate(&machine.provider_id);
+            self.cloud.end(&machine.provider_id);
             return Ok(None);
         }
         Ok(Some(left))
     }
 
     async fn register(&self, claim: &DynamicObject, machine: &Machine) -> Result<(), Error> {
-        let (t, now, name) = (machine.instance_type, rfc3339(Timestamp::now()), &machine.name);
-        let mut labels = coracle_clouds::simulated::labels(t);
-        labels.insert("topology.kubernetes.io/zone".into(), machine.zone.clone());
+        let (now, name) = (rfc3339(Timestamp::now()), &machine.name);
+        let catalogue = self.cloud.all();
+        let Some(t) = catalogue.get(&machine.instance_type) else { return Ok(()) };
+        let usd_per_hour = t.price(&machine.zone, machine.capacity_type).unwrap_or(t.usd_per_hour);
+        let mut labels = (*t.labels).clone();
+        labels.insert("topology.kubernetes.io/zone".into(), machine.zone.to_string());
         labels.insert("karpenter.sh/capacity-type".into(), machine.capacity_type.to_string());
         labels.insert("kubernetes.io/hostname".into(), name.clone());
         labels
@@ -317,7 +274,7 @@ impl Kubelets {
             format!("10.{}.{}.{}", 1 + index % 200, (index >> 8) % 250, 1 + (index >> 16) % 250);
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": labels, "annotations": {PRICE: machine.usd_per_hour.to_string()}},
+            "metadata": {"name": name, "labels": labels, "annotations": {PRICE: usd_per_hour.to_string()}},
             "spec": {"providerID": machine.provider_id, "taints": taints},
             "status": {
                 // With the devices that an overlay promised: their plugin is simulated too.
@@ -329,7 +286,7 @@ impl Kubelets {
                     condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
                 ],
                 "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
-                "nodeInfo": {"architecture": t.arch.to_string(), "operatingSystem": "linux", "kubeletVersion": "v1.37.0+coracle-simulated", "kubeProxyVersion": "",
+                "nodeInfo": {"architecture": t.labels.get("kubernetes.io/arch"), "operatingSystem": "linux", "kubeletVersion": "v1.37.0+coracle-simulated", "kubeProxyVersion": "",
                     "containerRuntimeVersion": "simulated://1", "osImage": "Simulated", "kernelVersion": "simulated", "machineID": "", "systemUUID": "", "bootID": ""},
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
             },

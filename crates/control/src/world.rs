@@ -24,7 +24,7 @@ const SEE: Duration = Duration::from_secs(5);
 pub struct World {
     /// Pods, grouped by their nodes.
     pub pods: Arc<Informer<PodView>>,
-    /// Nodes.
+    /// Nodes, grouped by their machines.
     pub nodes: Arc<Informer<Node>>,
     /// Namespaces.
     pub namespaces: Arc<Informer<Namespace>>,
@@ -59,7 +59,7 @@ pub struct World {
 pub struct ClusterState {
     /// Pods, grouped by their nodes.
     pub pods: Arc<Informer<PodView>>,
-    /// Nodes.
+    /// Nodes, grouped by their machines.
     pub nodes: Arc<Informer<Node>>,
     /// Namespaces.
     pub namespaces: Arc<Informer<Namespace>>,
@@ -76,7 +76,7 @@ impl ClusterState {
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
         Arc::new(Self {
             pods: pods(client, stop, tasks),
-            nodes: whole(client, stop, tasks),
+            nodes: nodes(client, stop, tasks),
             namespaces: whole(client, stop, tasks),
             daemon_sets: whole(client, stop, tasks),
             budgets: whole(client, stop, tasks),
@@ -103,6 +103,12 @@ fn pods(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<P
     Informer::start(Api::all(client.clone()), share, Some(node_name), stop, tasks)
 }
 
+fn nodes(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<Node>> {
+    let machine: GroupBy<Node> =
+        |n| n.spec.as_ref().and_then(|s| s.provider_id.as_deref()).unwrap_or_default();
+    Informer::start(Api::all(client.clone()), |_| (), Some(machine), stop, tasks)
+}
+
 fn leases(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Informer<Lease>> {
     let api = Api::namespaced(client.clone(), "kube-node-lease");
     Informer::start(api, |_| (), None, stop, tasks)
@@ -126,7 +132,7 @@ impl World {
     pub fn new(client: &Client, stop: &Stop, tasks: &mut JoinSet<()>) -> Arc<Self> {
         Arc::new(Self {
             pods: pods(client, stop, tasks),
-            nodes: whole(client, stop, tasks),
+            nodes: nodes(client, stop, tasks),
             namespaces: whole(client, stop, tasks),
             service_accounts: whole(client, stop, tasks),
             claims: whole(client, stop, tasks),

@@ -1,8 +1,8 @@
 //! `coracle attach`: the provisioner beside any Kubernetes, through its public API alone.
 
-use crate::{client, defaults, metrics, policy::Policy, up};
+use crate::{client, cloud, defaults, metrics, policy::Policy, up};
 use anyhow::{Context, Result, bail};
-use coracle_clouds::{Settings, Simulated};
+use coracle_clouds::NodeClassKind;
 use coracle_control::{
     ProvisionerClients, api::Writer, karpenter, leader::Candidate, run_provisioner,
     world::ClusterState,
@@ -14,7 +14,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::{Value, json};
-use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
 /// Name of the lease, of the service account, and of the roles.
@@ -88,7 +88,7 @@ fn rbac(namespace: &str) -> [Value; 5] {
 }
 
 async fn attach(o: &Options) -> Result<()> {
-    let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg).context("--cloud")?;
+    let provider = cloud::open(&o.cloud)?;
     let client = client::connect(o.kubeconfig.as_deref()).await?;
     if o.install_crds {
         install(&client).await?;
@@ -106,15 +106,14 @@ async fn attach(o: &Options) -> Result<()> {
     if !candidate.acquire(&mut stopping).await {
         return Ok(());
     }
-    check(&client).await?;
+    check(&client, provider.cloud.class_kind()).await?;
     let mut tasks = JoinSet::new();
     // Of its own: what leads stops before the lease goes.
     let (halt, halting) = watch::channel(false);
     let state = ClusterState::new(&client, &halting, &mut tasks);
     let clients = ProvisionerClients { provisioner: client.clone(), nodes: client.clone() };
-    let simulated = Arc::new(Simulated::new(cloud));
     let provisioner =
-        run_provisioner(&state, &clients, &simulated, (&o.policy).into(), &halting, &mut tasks);
+        run_provisioner(&state, &clients, &provider, (&o.policy).into(), &halting, &mut tasks);
     if let Some(at) = o.metrics_listen {
         metrics::serve(at, provisioner, halting.clone(), &mut tasks).await?;
     }
@@ -160,11 +159,12 @@ fn own_identity() -> String {
 }
 
 /// Says what is missing before anything waits for it in vain.
-async fn check(client: &Client) -> Result<()> {
+async fn check(client: &Client, class: &NodeClassKind) -> Result<()> {
+    let class_api = format!("{}/{}", class.group, class.version);
     for (api, kind, plural) in [
         (karpenter::API, "NodePool", "nodepools"),
         (karpenter::API, "NodeClaim", "nodeclaims"),
-        (karpenter::CLASS_API, "SimulatedNodeClass", "simulatednodeclasses"),
+        (&class_api, class.kind, class.plural),
     ] {
         let api_of: Api<DynamicObject> =
             Api::all_with(client.clone(), &karpenter::resource(api, kind, plural));

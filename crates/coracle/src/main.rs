@@ -6,6 +6,7 @@
 
 mod attach;
 mod client;
+mod cloud;
 mod defaults;
 mod envtest;
 mod explain;

@@ -1,11 +1,10 @@
 //! Options of the provisioner, shared by the commands that run it or ask it.
 
-use crate::client;
-use anyhow::{Context, Result};
-use coracle_clouds::{Settings, Simulated};
+use crate::{client, cloud};
+use anyhow::Result;
 use coracle_control::provisioner::{self, Reader};
 use kube::Client;
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 /// How nodes are planned where objects leave it open.
 #[derive(clap::Args)]
@@ -87,8 +86,7 @@ impl Asked {
 
     /// The provisioner's view of the cluster.
     pub(crate) async fn reader(&self, client: &Client) -> Result<Reader> {
-        let cloud: Settings = self.cloud.parse().map_err(anyhow::Error::msg).context("--cloud")?;
-        let cloud = Arc::new(Simulated::new(cloud));
+        let cloud = cloud::open(&self.cloud)?.cloud;
         Ok(Reader::open(client, &cloud, (&self.planning).into()).await?)
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(o: &Options) -> Result<()> {
         labels: node_pool.labels.clone(),
         taints: node_pool.taints.clone(),
         room: BTreeMap::new(),
-        types: Arc::new(types(&cloud, &node_pool, &[], &[], |_, _, _| false)),
+        types: Arc::new(types(&cloud.all(), &node_pool, &[], &[], |_, _, _| false)),
         min_values: node_pool.min_values.clone(),
         ..Pool::default()
     };

@@ -1,8 +1,7 @@
 //! `coracle up`: one process that is a cluster.
 
-use crate::{defaults, kubeconfig, metrics};
+use crate::{cloud, defaults, kubeconfig, metrics};
 use anyhow::{Context, Result, bail};
-use coracle_clouds::{Settings, Simulated};
 use coracle_registry::Registry;
 use coracle_schema::Minor;
 use coracle_server::{
@@ -102,7 +101,7 @@ pub(crate) fn start_log(filter: &str) -> Result<()> {
 
 async fn cluster(o: Options, started: Instant) -> Result<()> {
     let minor: Minor = o.kubernetes_version.parse().map_err(anyhow::Error::msg)?;
-    let cloud: Settings = o.cloud.parse().map_err(anyhow::Error::msg)?;
+    let provider = cloud::open(&o.cloud)?;
     let address: SocketAddr = o
         .listen
         .parse()
@@ -158,7 +157,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
             Profile::Pack => coracle_scheduling::Profile::Pack,
             Profile::Spread => coracle_scheduling::Profile::Spread,
         },
-        cloud: (!o.no_provisioner).then(|| Arc::new(Simulated::new(cloud))),
+        cloud: (!o.no_provisioner).then_some(provider),
         provisioner: (&o.policy).into(),
     };
     let provisioner = coracle_control::run(&settings, &stopping, &mut tasks);

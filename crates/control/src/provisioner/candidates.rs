@@ -1,6 +1,6 @@
 //! Which nodes may be given up, and why not the others; which pods will need a place.
 
-use super::{Shared, command::claim, lifecycle};
+use super::{Shared, lifecycle};
 use crate::{
     api::{Error, path},
     karpenter::{API, DO_NOT_DISRUPT, NodePool, is_true, pool_of},
@@ -60,7 +60,7 @@ impl Shared {
     pub(super) fn coming(&self) -> Vec<String> {
         let mut claims = self.karpenter.claims.all();
         claims.retain(|c| !is_true(c, "Initialized"));
-        claims.iter().filter_map(|c| c.metadata.name.clone()).collect()
+        claims.iter().map(|c| self.node_name(c)).collect()
     }
 
     /// Stand-ins for pods whose nodes go, in whose place others like them will come; they themselves are
@@ -69,8 +69,7 @@ impl Shared {
         // Not those of a command that waits for its replacements: it may still be given up.
         let claims = self.karpenter.claims.all();
         let goes = claims.iter().filter(|c| c.metadata.deletion_timestamp.is_some());
-        let nodes = goes.filter_map(|c| c.metadata.name.as_deref());
-        let pods = nodes.flat_map(|n| self.pods_on(n));
+        let pods = goes.flat_map(|c| self.pods_on(&self.node_name(c)));
         let moving = pods.filter(|p| !lifecycle::stays(p) && !pod::is_deleting(&p.metadata));
         let mut all = Vec::new();
         for p in moving {
@@ -89,8 +88,7 @@ pub(super) fn quiet_for(shared: &Shared, claim: &DynamicObject) -> Option<Durati
     let ago =
         |t: Timestamp| Duration::try_from(Timestamp::now().duration_since(t)).unwrap_or_default();
     let age = ago(lifecycle::initialized_at(claim)?);
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
-    let seen = shared.touched.lock().get(name).map(|t| t.elapsed());
+    let seen = shared.touched.lock().get(&shared.node_name(claim)).map(|t| t.elapsed());
     Some(seen.or_else(|| last_pod_event(claim).map(ago)).map_or(age, |t| t.min(age)))
 }
 
@@ -103,12 +101,13 @@ pub(super) async fn note_pod_events(shared: &Shared) -> Result<(), Error> {
     let touched: Vec<(String, Duration)> =
         shared.touched.lock().iter().map(|(n, t)| (n.clone(), t.elapsed())).collect();
     for (name, ago) in touched {
-        let Some(c) = claim(shared, &name) else { continue };
+        let Some(c) = shared.claim_of(&name) else { continue };
         let at = Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN);
         let noted = last_pod_event(&c);
         if noted.is_none_or(|t| at.duration_since(t) >= NOTE_EVERY) {
             let patch = json!({"status": {"lastPodEventTime": rfc3339(at)}});
-            let to = path(API, "nodeclaims", "", &name, "status");
+            let own = c.metadata.name.as_deref().unwrap_or_default();
+            let to = path(API, "nodeclaims", "", own, "status");
             match shared.writer.patch(&to, &patch).await {
                 Err(e) if e.code() != Some(404) => return Err(e),
                 _ => {}
@@ -129,8 +128,8 @@ pub(super) fn candidate(
     if pool.is_empty() {
         return Err("it belongs to no NodePool".into());
     }
-    let name = claim.metadata.name.clone().unwrap_or_default();
-    let node = shared.world.nodes.get("", &name).ok_or("it is not there yet")?;
+    let node = shared.node_of(claim).ok_or("it is not there yet")?;
+    let name = node.metadata.name.clone().unwrap_or_default();
     if claim.metadata.deletion_timestamp.is_some() {
         return Err("it is going already".into());
     }
@@ -211,12 +210,11 @@ pub(super) fn counts(
         if !pools.contains_key(pool) || !is_true(&claim, "Initialized") {
             continue;
         }
-        let own = claim.metadata.name.clone().unwrap_or_default();
-        let ready = shared.world.nodes.get("", &own).is_some_and(|n| lifecycle::is_ready(&n));
+        let ready = shared.node_of(&claim).is_some_and(|n| lifecycle::is_ready(&n));
         let entry = counts.entry(pool.to_owned()).or_default();
         entry.0 += 1;
         let deleting = claim.metadata.deletion_timestamp.is_some();
-        entry.1 += usize::from(!ready || deleting || going.contains(&own));
+        entry.1 += usize::from(!ready || deleting || going.contains(&shared.node_name(&claim)));
     }
     counts
 }

@@ -7,9 +7,8 @@ use crate::{
     karpenter::{is_true, pool_of},
 };
 use coracle_provisioning::Command;
-use kube::core::DynamicObject;
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Replacements that are not ready after this are waited for no longer.
@@ -33,19 +32,15 @@ pub(super) struct Removed {
 }
 
 pub(super) fn removed(shared: &Shared, name: &str) -> Option<Removed> {
-    let claim = claim(shared, name)?;
+    let claim = shared.claim_of(name)?;
     let model = shared.model(&claim)?;
     Some(Removed {
         name: name.to_owned(),
         pool: pool_of(&claim).to_owned(),
-        instance_type: model.instance_type.name.clone(),
+        instance_type: model.instance_type.to_string(),
         usd_per_hour: model.usd_per_hour,
         pods: shared.pods_on(name).iter().filter(|p| !lifecycle::stays(p)).count(),
     })
-}
-
-pub(super) fn claim(shared: &Shared, name: &str) -> Option<Arc<DynamicObject>> {
-    shared.karpenter.claims.get("", name)
 }
 
 pub(super) async fn give_up(
@@ -54,7 +49,7 @@ pub(super) async fn give_up(
     reason: &str,
     why: &str,
 ) -> Result<(), Error> {
-    let Some(c) = claim(shared, name) else { return Ok(()) };
+    let Some(c) = shared.claim_of(name) else { return Ok(()) };
     let of = [("nodepool", pool_of(&c)), ("reason", &reason.to_lowercase())];
     shared.metrics.count("karpenter_nodeclaims_disrupted_total", &of);
     shared
@@ -90,7 +85,7 @@ pub(super) async fn begin(
             saves_usd_per_hour: command.saves_usd_per_hour,
         })
         .await;
-    for c in command.remove.iter().filter_map(|name| claim(shared, name)) {
+    for c in command.remove.iter().filter_map(|name| shared.claim_of(name)) {
         shared
             .writer
             .event(&c.metadata, CLAIMS, "Normal", "DisruptionLaunching", &command.why)
@@ -101,7 +96,8 @@ pub(super) async fn begin(
 
 /// Goes on with a command, however far it came. Returns whether it is over.
 pub(super) async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error> {
-    let claims: Vec<_> = r.replacements.iter().map(|n| claim(shared, n)).collect();
+    let claims: Vec<_> =
+        r.replacements.iter().map(|n| shared.karpenter.claims.get("", n)).collect();
     let lost =
         claims.iter().any(|c| c.as_ref().is_none_or(|c| c.metadata.deletion_timestamp.is_some()));
     if lost || r.since.elapsed() > shared.real(PATIENCE) {
@@ -132,11 +128,11 @@ pub(super) async fn advance(shared: &Shared, r: &Running) -> Result<bool, Error>
 }
 
 fn is_blocked(shared: &Shared, name: &str) -> bool {
-    claim(shared, name).is_some_and(|c| candidate(shared, &c, true).is_err())
+    shared.claim_of(name).is_some_and(|c| candidate(shared, &c, true).is_err())
 }
 
 fn is_kept(shared: &Shared, name: &str) -> bool {
-    claim(shared, name).is_some_and(|c| c.metadata.deletion_timestamp.is_none())
+    shared.claim_of(name).is_some_and(|c| c.metadata.deletion_timestamp.is_none())
 }
 
 /// Takes the taint from nodes that no command wants: of one that was given up, or that a restart

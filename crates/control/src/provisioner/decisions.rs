@@ -4,7 +4,7 @@
 use super::{Shared, command::Removed};
 use crate::{
     api::{Error, path},
-    karpenter::CLASS_API,
+    karpenter::CORACLE_API,
 };
 use coracle_meta::time::rfc3339;
 use coracle_provisioning::{NewNode, Plan};
@@ -101,9 +101,9 @@ impl Shared {
             spec["usdPerHour"] = json!(round(plan.usd_per_hour));
             spec["lowerBoundUSDPerHour"] = json!(round(plan.lower_bound_usd_per_hour));
         }
-        let object = json!({"apiVersion": CLASS_API, "kind": "Decision",
+        let object = json!({"apiVersion": CORACLE_API, "kind": "Decision",
             "metadata": {"generateName": format!("{}-", d.action.to_lowercase()), "labels": {"coracle.dev/action": d.action}}, "spec": spec});
-        let at = |name: &str| path(CLASS_API, "decisions", "", name, "");
+        let at = |name: &str| path(CORACLE_API, "decisions", "", name, "");
         let made = self.writer.send("POST", &at(""), "application/json", &object).await?;
         let listed = self.decisions.0.lock().is_some();
         if !listed {

@@ -4,7 +4,7 @@
 use super::{
     Shared, buffers,
     candidates::{candidate, candidates, counts, note_pod_events, whole},
-    command::{Removed, Running, advance, begin, claim, give_up, release, removed},
+    command::{Removed, Running, advance, begin, give_up, release, removed},
     decisions::Decision,
 };
 use crate::{Stop, api::Error, karpenter::NodePool, stopped};
@@ -144,7 +144,7 @@ async fn put_to_sleep(shared: &Shared, policies: &HashMap<String, Policy>) -> Re
     for pool in policies.iter().filter(|(_, p)| p.sleeps(now)).map(|(name, _)| name) {
         let claims = shared.claims_of(pool);
         let awake = claims.iter().filter(|c| c.metadata.deletion_timestamp.is_none());
-        let names: Vec<String> = awake.filter_map(|c| c.metadata.name.clone()).collect();
+        let names: Vec<String> = awake.map(|c| shared.node_name(c)).collect();
         let gone: Vec<Removed> = names.iter().filter_map(|n| removed(shared, n)).collect();
         for name in &names {
             give_up(shared, name, "Hibernating", "its NodePool has no nodes now").await?;
@@ -229,7 +229,7 @@ async fn replace_drifted(
     let drifted = shared.drifted().await?;
     let mut taken: HashMap<String, usize> = HashMap::new();
     let (mut wave, mut fixed): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
-    for c in drifted.iter().filter_map(|name| claim(shared, name)) {
+    for c in drifted.iter().filter_map(|name| shared.claim_of(name)) {
         // A deadline lets a drain begin that pods would hold up otherwise.
         let patient = c.data["spec"]["terminationGracePeriod"].is_null();
         let Ok(mut candidate) = candidate(shared, &c, patient) else { continue };

@@ -6,7 +6,7 @@ use crate::{
     api::{Error, path},
     karpenter::{API, NodePool, condition, is_true, pool_of, with_condition},
 };
-use coracle_provisioning::offering::POOL;
+use coracle_provisioning::offering::{INSTANCE_TYPE, POOL};
 use coracle_scheduling::Requirements;
 use coracle_workloads::pod;
 use jiff::Timestamp;
@@ -68,17 +68,32 @@ impl Shared {
         claims.retain(|c| c.metadata.deletion_timestamp.is_none() && is_true(c, "Initialized"));
         let judge = |claim: Arc<DynamicObject>| {
             let why = wanted.get(pool_of(&claim)).and_then(|w| w.reason(&claim));
+            let why = why.or_else(|| self.class_drift(&claim));
             (claim, why)
         };
         claims.into_iter().map(judge).collect()
     }
 
-    /// Claims that have drifted, by name; their conditions are brought up to date.
+    /// Why a claim is not what its node class says any more, or can be had no more.
+    fn class_drift(&self, claim: &DynamicObject) -> Option<&'static str> {
+        let reference = &claim.data["spec"]["nodeClassRef"];
+        let class = self.karpenter.class(reference)?;
+        let whole = |o: &DynamicObject| json!({"metadata": o.metadata, "spec": o.data["spec"], "status": o.data["status"]});
+        let by_cloud = self.cloud.drift(&whole(&class), &whole(claim));
+        let label = claim.metadata.labels.as_ref().and_then(|l| l.get(INSTANCE_TYPE));
+        let gone = || {
+            let catalogue = self.catalogue(reference).filter(|c| !c.types().is_empty())?;
+            catalogue.get(label?).is_none().then_some("InstanceTypeNotFound")
+        };
+        by_cloud.or_else(gone)
+    }
+
+    /// Nodes that have drifted, by name; their claims' conditions are brought up to date.
     pub(super) async fn drifted(&self) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for (claim, why) in self.judged() {
             self.mark(&claim, why).await?;
-            names.extend(claim.metadata.name.clone().filter(|_| why.is_some()));
+            names.extend(why.map(|_| self.node_name(&claim)));
         }
         Ok(names)
     }

@@ -9,9 +9,8 @@ use super::{
 };
 use crate::{
     api::{Error, path},
-    karpenter::{CLASS_API, NodePool, condition, is_true, pool_of, text},
+    karpenter::{CORACLE_API, NodePool, condition, is_true, pool_of, text},
 };
-use coracle_clouds::catalogue;
 use coracle_provisioning::{budget, consolidate, offering::POOL, pack};
 use coracle_scheduling::{Requirements, Resources};
 use jiff::Timestamp;
@@ -125,8 +124,7 @@ impl Reader {
     /// When the cluster cannot be read.
     pub async fn explain_node(&self, name: &str) -> Result<Option<NodeFacts>, Error> {
         let shared = self.shared.clone();
-        let (node, claim) =
-            (shared.world.nodes.get("", name), shared.karpenter.claims.get("", name));
+        let (node, claim) = (shared.world.nodes.get("", name), shared.claim_of(name));
         if node.is_none() && claim.is_none() {
             return Ok(None);
         }
@@ -190,9 +188,8 @@ impl Reader {
             waits_because: Vec::new(),
         };
         if !p.node_name.is_empty() {
-            facts.bought = self
-                .bought(&p.node_name, shared.karpenter.claims.get("", &p.node_name).as_deref())
-                .await?;
+            facts.bought =
+                self.bought(&p.node_name, shared.claim_of(&p.node_name).as_deref()).await?;
             facts.node = Some(p.node_name.clone());
             return Ok(Some(facts));
         }
@@ -279,7 +276,7 @@ impl Reader {
             left,
             disrupted: (total, disrupted),
             budgets: budgets.into(),
-            types: (catalogue().len(), types.len()),
+            types: (sold(shared, &pool), types.len()),
             excluded: excluded(shared, &pool),
             cheapest,
             decisions,
@@ -287,7 +284,7 @@ impl Reader {
     }
 
     async fn decisions(&self) -> Result<Vec<Value>, Error> {
-        let at = path(CLASS_API, "decisions", "", "", "");
+        let at = path(CORACLE_API, "decisions", "", "", "");
         let writer = &self.shared.writer;
         match writer.send("GET", &at, "application/json", &Value::Null).await {
             Ok(all) => Ok(all["items"].as_array().cloned().unwrap_or_default()),
@@ -299,9 +296,10 @@ impl Reader {
 
     /// What was written down when a node was bought; of one that is older than that, what its claim says.
     async fn bought(&self, node: &str, claim: Option<&DynamicObject>) -> Result<Value, Error> {
+        let bought = claim.and_then(|c| c.metadata.name.as_deref()).unwrap_or(node);
         for d in self.decisions().await? {
             let nodes = d["spec"]["newNodes"].as_array();
-            if let Some(n) = nodes.into_iter().flatten().find(|n| n["name"] == node) {
+            if let Some(n) = nodes.into_iter().flatten().find(|n| n["name"] == bought) {
                 let mut n = n.clone();
                 n["decision"] = d["metadata"]["name"].clone();
                 n["action"] = d["spec"]["action"].clone();
@@ -315,9 +313,14 @@ impl Reader {
     }
 }
 
+/// How many types there are for a pool to choose from.
+fn sold(shared: &Shared, pool: &NodePool) -> usize {
+    shared.catalogue(&pool.class).map_or(0, |all| all.types().len())
+}
+
 /// How many types each requirement of a pool excludes by itself.
 fn excluded(shared: &Shared, pool: &NodePool) -> Vec<(String, usize)> {
-    let all = catalogue().len();
+    let all = sold(shared, pool);
     let mut out: Vec<(String, usize)> = pool
         .requirements
         .0

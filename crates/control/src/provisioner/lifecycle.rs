@@ -1,13 +1,13 @@
 //! A NodeClaim's life: launch, registration, initialization, expiry, drain, end.
 
-use super::{CLAIMS, Shared, model::Model};
+use super::{CLAIMS, Shared};
 use crate::{
     Stop,
     api::{Error, path},
     informer::{Key, key},
     karpenter::{
         API, DISRUPTED, FINALIZER, PRICE, RESERVATION, UNREGISTERED, condition, duration, is_true,
-        pool_of, with_condition,
+        pool_of, text, with_condition,
     },
     queue::Queue,
     simulation::DEADLINE,
@@ -26,21 +26,26 @@ use tokio::task::JoinSet;
 /// A machine whose node has not appeared after this is given up, as Karpenter.
 const REGISTRATION: Duration = Duration::from_secs(15 * 60);
 
+/// A launch that did not succeed by then is given up, as Karpenter.
+const LAUNCH: Duration = Duration::from_secs(5 * 60);
+
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let queue: Arc<Queue<Key>> = Queue::new();
     let q = queue.clone();
     shared.karpenter.claims.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
-    let q = queue.clone();
-    shared.world.nodes.on_change(move |c| c.object().iter().for_each(|n| q.add(key(&***n))));
+    let (q, s) = (queue.clone(), shared.clone());
+    shared.world.nodes.on_change(move |c| {
+        let id = c.object().and_then(|n| n.spec.as_ref()?.provider_id.clone());
+        let claims = id.map(|id| s.karpenter.claims.grouped(&id)).unwrap_or_default();
+        claims.iter().for_each(|c| q.add(key(&**c)));
+    });
     let (q, s) = (queue.clone(), shared.clone());
     shared.world.pods.on_change(move |c| {
         // Only a node that is going waits for its pods.
         let Some(p) = c.object() else { return };
-        let node = &p.node_name;
-        if s.karpenter.claims.get("", node).is_some_and(|c| c.metadata.deletion_timestamp.is_some())
-        {
-            q.add((String::new(), node.to_owned()));
-        }
+        let claim = s.claim_of(&p.node_name);
+        let going = claim.filter(|c| c.metadata.deletion_timestamp.is_some());
+        going.iter().for_each(|c| q.add(key(&**c)));
     });
     let shared = shared.clone();
     queue.work("nodeclaim-lifecycle", 16, stop, tasks, move |k| {
@@ -55,16 +60,14 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
 impl Shared {
     async fn look(&self, name: &str) -> Result<Option<Duration>, Error> {
         let Some(claim) = self.karpenter.claims.get("", name) else { return Ok(None) };
-        let node = self.world.nodes.get("", name);
+        let node = self.node_of(&claim);
         if claim.metadata.deletion_timestamp.is_some() {
             return self.end(&claim, node.as_deref()).await;
         }
         if !is_true(&claim, "Launched") {
             return self.launch(&claim).await;
         }
-        let now = Timestamp::now();
-        let created = claim.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
-        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
+        let age = age_of(&claim);
         let Some(node) = node else {
             let limit = self.real(REGISTRATION);
             let gone = is_true(&claim, "Registered");
@@ -85,7 +88,7 @@ impl Shared {
                 claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned().unwrap_or_default()
             };
             if let Some(c) = CapacityType::parse(&label(CAPACITY_TYPE)) {
-                self.set_unavailable(vec![(label(INSTANCE_TYPE), label(ZONE), c)]);
+                self.set_unavailable(vec![(label(INSTANCE_TYPE).into(), label(ZONE).into(), c)]);
             }
             self.writer
                 .event(
@@ -149,56 +152,85 @@ impl Shared {
     }
 
     async fn launch(&self, claim: &DynamicObject) -> Result<Option<Duration>, Error> {
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        let request = Launch { name, offerings: self.offerings(claim) };
-        match self.cloud.launch(&request) {
+        let request = self.request(claim);
+        let error = match self.cloud.launch(&request).await {
             Ok(Launched { machine, refused }) => {
                 self.set_unavailable(refused);
                 self.launched(claim, &machine).await?;
-                Ok(None)
+                return Ok(None);
             }
-            Err(error) => {
-                let kind = match &error {
-                    LaunchError::NoCapacity(_) => "InsufficientCapacityError",
-                    LaunchError::NoSuchType => "NoCompatibleInstanceTypes",
-                };
-                self.metrics.count("karpenter_cloudprovider_errors_total", &[("error", kind)]);
-                if let LaunchError::NoCapacity(refused) = &error {
-                    self.set_unavailable(refused.clone());
-                }
-                self.writer
-                    .event(
-                        &claim.metadata,
-                        CLAIMS,
-                        "Warning",
-                        "InsufficientCapacityError",
-                        &format!("NodeClaim {} event: {error}", request.name),
-                    )
-                    .await;
-                self.delete_claim(claim).await?;
-                self.wake_provision.notify_one();
-                Ok(None)
-            }
+            Err(error) => error,
+        };
+        let kind = match &error {
+            LaunchError::NoCapacity(_) => "InsufficientCapacityError",
+            LaunchError::NoSuchType => "NoCompatibleInstanceTypes",
+            LaunchError::ClassNotReady(_) => "NodeClassNotReady",
+            LaunchError::Unsure(_) => "LaunchFailed",
+        };
+        self.metrics.count("karpenter_cloudprovider_errors_total", &[("error", kind)]);
+        let young = age_of(claim) < self.real(LAUNCH);
+        if let (LaunchError::Unsure(e), true) = (&error, young) {
+            // A machine may run: the same is asked for again, and finds it.
+            self.note_launch(claim, &e.to_string()).await?;
+            return Err(Error::Request(e.to_string()));
         }
+        if let LaunchError::NoCapacity(refused) = &error {
+            self.set_unavailable(refused.clone());
+        }
+        let said = format!("NodeClaim {} event: {error}", request.name);
+        self.writer.event(&claim.metadata, CLAIMS, "Warning", kind, &said).await;
+        self.delete_claim(claim).await?;
+        self.wake_provision.notify_one();
+        Ok(None)
+    }
+
+    /// What is asked of the cloud for a claim.
+    fn request(&self, claim: &DynamicObject) -> Launch {
+        let spec = &claim.data["spec"];
+        Launch {
+            name: claim.metadata.name.clone().unwrap_or_default(),
+            uid: claim.metadata.uid.clone().unwrap_or_default(),
+            pool: pool_of(claim).to_owned(),
+            class: text(&spec["nodeClassRef"]["name"]),
+            offerings: self.offerings(claim),
+            claim: json!({"metadata": claim.metadata, "spec": spec}),
+        }
+    }
+
+    /// Says on a claim why it is not launched yet.
+    async fn note_launch(&self, claim: &DynamicObject, why: &str) -> Result<(), Error> {
+        let now = Timestamp::now();
+        let Some(all) = with_condition(claim, "Launched", false, "LaunchFailed", why, now) else {
+            return Ok(());
+        };
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let patch = json!({"status": {"conditions": all}});
+        self.writer.patch(&path(API, "nodeclaims", "", name, "status"), &patch).await.map(drop)
     }
 
     async fn launched(&self, claim: &DynamicObject, m: &Arc<Machine>) -> Result<(), Error> {
         let name = &m.name;
-        let mut labels = coracle_clouds::simulated::labels(m.instance_type);
-        labels.insert(ZONE.into(), m.zone.clone());
+        let catalogue = self.catalogue(&claim.data["spec"]["nodeClassRef"]);
+        let known = catalogue.as_ref().and_then(|all| all.get(&m.instance_type));
+        let mut labels = known.map(|t| (*t.labels).clone()).unwrap_or_default();
+        labels.insert(INSTANCE_TYPE.into(), m.instance_type.to_string());
+        labels.insert(ZONE.into(), m.zone.to_string());
         labels.insert(CAPACITY_TYPE.into(), m.capacity_type.to_string());
         if let Some(id) = &m.reservation {
             labels.insert(RESERVATION.into(), id.clone());
         }
         let mut as_it_is = claim.clone();
         as_it_is.metadata.labels.get_or_insert_default().extend(labels.clone());
-        let Some(Model { capacity, allocatable, usd_per_hour, .. }) = self.model(&as_it_is) else {
-            return Ok(());
-        };
-        let patch = json!({"metadata": {"labels": labels, "annotations": {PRICE: usd_per_hour.to_string()}}});
+        let model = self.model(&as_it_is);
+        let price = model.as_ref().map(|m| m.usd_per_hour.to_string());
+        let patch = json!({"metadata": {"labels": labels, "annotations": {PRICE: price}}});
         self.writer.patch(&path(API, "nodeclaims", "", name, ""), &patch).await?;
         let conditions = with_condition(claim, "Launched", true, "Launched", "", Timestamp::now());
-        let status = json!({"providerID": m.provider_id, "capacity": capacity.to_list(), "allocatable": allocatable.to_list(), "conditions": conditions});
+        let status = json!({
+            "providerID": m.provider_id, "imageID": m.image, "conditions": conditions,
+            "capacity": model.as_ref().map(|m| m.capacity.to_list()),
+            "allocatable": model.as_ref().map(|m| m.allocatable.to_list()),
+        });
         self.writer
             .patch(&path(API, "nodeclaims", "", name, "status"), &json!({"status": status}))
             .await
@@ -242,7 +274,7 @@ impl Shared {
         if !finalizers.iter().any(|f| f == FINALIZER) {
             finalizers.push(FINALIZER.into());
         }
-        let owner = json!([{"apiVersion": API, "kind": "NodeClaim", "name": name, "uid": claim.metadata.uid, "blockOwnerDeletion": true}]);
+        let owner = json!([{"apiVersion": API, "kind": "NodeClaim", "name": claim.metadata.name, "uid": claim.metadata.uid, "blockOwnerDeletion": true}]);
         let patch = json!({
             "metadata": {"labels": labels, "annotations": claim.metadata.annotations, "finalizers": finalizers, "ownerReferences": owner, "resourceVersion": node.metadata.resource_version},
             "spec": {"taints": keep},
@@ -282,6 +314,13 @@ impl Shared {
         self.wake_disruption.notify_one();
         Ok(())
     }
+}
+
+/// Time since a claim was created.
+pub(super) fn age_of(claim: &DynamicObject) -> Duration {
+    let now = Timestamp::now();
+    let created = claim.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    Duration::try_from(now.duration_since(created)).unwrap_or_default()
 }
 
 /// Whether a node's kubelet says that it is ready.

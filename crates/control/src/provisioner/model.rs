@@ -3,11 +3,9 @@
 
 use super::{PLANNED_TYPE, Shared};
 use crate::karpenter::{
-    MAX_PRICE, NodePool, RESERVATION, is_true, policy, pool_of, requirements, taints,
+    MAX_PRICE, NodePool, PRICE, RESERVATION, is_true, policy, pool_of, requirements, taints,
 };
-use coracle_clouds::{
-    CapacityReservation, CapacityType, InstanceType, Simulated, catalogue, simulated::labels,
-};
+use coracle_clouds::{CapacityReservation, CapacityType, Catalogue, InstanceType, Offer};
 use coracle_provisioning::{
     Offering, Pool, PoolType, Reservation,
     offering::{CAPACITY_TYPE, INSTANCE_TYPE, POOL, RESERVED, ZONE},
@@ -18,16 +16,19 @@ use coracle_scheduling::{Node, PodSpec, Resources, Snapshot};
 use coracle_workloads::{daemon_set, pod};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 /// The machine of a claim.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     /// Its type.
-    pub(super) instance_type: &'static InstanceType,
+    pub(super) instance_type: Arc<str>,
+    /// Labels that all of its type have.
+    pub(super) labels: Arc<BTreeMap<String, String>>,
     /// What it costs now.
     pub(super) usd_per_hour: f64,
     /// What pods may use.
@@ -36,78 +37,67 @@ pub(super) struct Model {
     pub(super) capacity: Resources,
 }
 
-/// Labels of all types, made once.
-pub(super) fn type_labels(t: &'static InstanceType) -> Arc<BTreeMap<String, String>> {
-    static ALL: OnceLock<HashMap<&'static str, Arc<BTreeMap<String, String>>>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        catalogue().iter().map(|t| (t.name.as_str(), Arc::new(labels(t)))).collect()
-    });
-    all.get(t.name.as_str()).cloned().unwrap_or_default()
-}
-
-/// The types of a cloud that a pool may buy, cheapest first, but for offerings that are not to be had.
+/// The types of a catalogue that a pool may buy, cheapest first, but for offerings that are not to be had.
 pub fn types(
-    cloud: &Simulated,
+    catalogue: &Catalogue,
     pool: &NodePool,
     overlays: &[Overlay],
     reservations: &[(CapacityReservation, usize)],
     is_unavailable: impl Fn(&str, &str, CapacityType) -> bool,
 ) -> Vec<PoolType> {
-    let zones: Vec<Arc<str>> = cloud.zones().iter().map(|z| z.as_str().into()).collect();
     let accepts =
         |key: &str, value: &str| pool.requirements.get(key).is_none_or(|v| v.accepts(Some(value)));
     let mut types = Vec::new();
-    for t in catalogue() {
-        let labels = type_labels(t);
+    for t in catalogue.types() {
         let fits = pool.requirements.0.iter().all(|(k, v)| match &**k {
             ZONE | CAPACITY_TYPE | POOL => true,
-            k => v.accepts(labels.get(k).or_else(|| pool.labels.get(k)).map(String::as_str)),
+            k => v.accepts(t.labels.get(k).or_else(|| pool.labels.get(k)).map(String::as_str)),
         });
         if !fits {
             continue;
         }
-        let usd_per_hour = |zone: &str, c: CapacityType| {
-            let list = cloud.price(t, zone, c)?;
-            Some(overlay::price(overlays, list, of_offering(&labels, pool, zone, c.as_str())))
+        let usd_per_hour = |list: f64, zone: &str, c: CapacityType| {
+            overlay::price(overlays, list, of_offering(&t.labels, pool, zone, c.as_str()))
         };
-        let mut offerings = Vec::new();
-        for zone in zones.iter().filter(|z| accepts(ZONE, z)) {
-            for c in [CapacityType::Spot, CapacityType::OnDemand] {
-                if !accepts(CAPACITY_TYPE, c.as_str()) || is_unavailable(&t.name, zone, c) {
-                    continue;
-                }
-                let offering = |usd_per_hour| Offering {
-                    zone: zone.clone(),
-                    capacity_type: c.as_str(),
-                    usd_per_hour,
-                };
-                offerings.extend(usd_per_hour(zone, c).map(offering));
-            }
-        }
+        let sold = t.offerings.iter().filter(|o| {
+            accepts(ZONE, &o.zone)
+                && accepts(CAPACITY_TYPE, o.capacity_type.as_str())
+                && !is_unavailable(&t.name, &o.zone, o.capacity_type)
+        });
+        let mut offerings: Vec<Offering> = sold
+            .map(|o| Offering {
+                zone: o.zone.clone(),
+                capacity_type: o.capacity_type.as_str(),
+                usd_per_hour: usd_per_hour(o.usd_per_hour, &o.zone, o.capacity_type),
+            })
+            .collect();
         offerings.sort_by(|a, b| {
             a.usd_per_hour.total_cmp(&b.usd_per_hour).then_with(|| a.zone.cmp(&b.zone))
         });
-        let reserved = reservations.iter().filter(|(r, left)| {
-            r.instance_type == t.name
+        let reserved = CapacityType::Reserved;
+        let has = reservations.iter().filter(|(r, left)| {
+            *r.instance_type == *t.name
                 && *left > 0
-                && accepts(CAPACITY_TYPE, CapacityType::Reserved.as_str())
+                && accepts(CAPACITY_TYPE, reserved.as_str())
                 && accepts(ZONE, &r.zone)
-                && !is_unavailable(&t.name, &r.zone, CapacityType::Reserved)
+                && !is_unavailable(&t.name, &r.zone, reserved)
         });
-        let reservations: Vec<Reservation> = reserved
+        let reservations: Vec<Reservation> = has
             .map(|(r, left)| Reservation {
                 id: r.id.as_str().into(),
                 zone: r.zone.as_str().into(),
                 left: *left,
-                usd_per_hour: usd_per_hour(&r.zone, CapacityType::Reserved).unwrap_or(0.0),
+                usd_per_hour: t
+                    .price(&r.zone, reserved)
+                    .map_or(0.0, |list| usd_per_hour(list, &r.zone, reserved)),
             })
             .collect();
         if !offerings.is_empty() || !reservations.is_empty() {
-            let more = overlay::capacity(overlays, of_type(&labels, pool));
-            let (mut allocatable, mut capacity) = (t.allocatable(), t.capacity());
+            let more = overlay::capacity(overlays, of_type(&t.labels, pool));
+            let (mut allocatable, mut capacity) = (t.allocatable.clone(), t.capacity.clone());
             allocatable.add(&more, 1);
             capacity.add(&more, 1);
-            let name = t.name.as_str().into();
+            let (name, labels) = (t.name.clone(), t.labels.clone());
             types.push(PoolType { name, labels, allocatable, capacity, offerings, reservations });
         }
     }
@@ -157,11 +147,18 @@ fn of_type<'l>(
 }
 
 impl Shared {
+    /// What machines of a node class may be.
+    pub(super) fn catalogue(&self, class: &Value) -> Option<Arc<Catalogue>> {
+        let name = class["name"].as_str()?;
+        self.cloud.catalogue(name)
+    }
+
     /// The types that a pool may buy now, cheapest first.
     pub(super) fn types(&self, pool: &NodePool) -> Vec<PoolType> {
+        let Some(catalogue) = self.catalogue(&pool.class) else { return Vec::new() };
         let overlays = self.overlays.read().clone();
         let reservations = self.reservations();
-        types(&self.cloud, pool, &overlays, &reservations, |t, zone, c| {
+        types(&catalogue, pool, &overlays, &reservations, |t, zone, c| {
             self.is_unavailable(t, zone, c)
         })
     }
@@ -230,7 +227,7 @@ impl Shared {
 
     /// A pool as the cores see it, if it can buy at all.
     pub(super) fn pool(&self, p: &NodePool) -> Option<Pool> {
-        self.karpenter.classes.get("", &p.class)?;
+        self.karpenter.class(&p.class)?;
         let mut room: BTreeMap<String, i64> = BTreeMap::new();
         for (name, limit) in &p.limits {
             let Ok(q) = limit.parse::<coracle_meta::Quantity>() else { continue };
@@ -258,73 +255,85 @@ impl Shared {
     }
 
     /// The machine of a claim as it is, at the price that it has now. Before its launch, as the plan
-    /// counted with it.
+    /// counted with it; of a type that is not sold any more, as the claim says.
     pub(super) fn model(&self, claim: &DynamicObject) -> Option<Model> {
         let label = |k: &str| claim.metadata.labels.as_ref().and_then(|l| l.get(k)).cloned();
+        let note = |k: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(k)).cloned();
         let wanted = requirements(&claim.data["spec"]["requirements"]);
-        let first = claim.metadata.annotations.as_ref().and_then(|a| a.get(PLANNED_TYPE)).cloned();
-        let t = self.cloud.instance_type(&label(INSTANCE_TYPE).or(first)?)?;
+        let name = label(INSTANCE_TYPE).or_else(|| note(PLANNED_TYPE))?;
         let listed = |k: &str| Some(wanted.get(k)?.listed.first()?.to_string());
         let zone = label(ZONE).or_else(|| listed(ZONE))?;
         let paid = label(CAPACITY_TYPE).or_else(|| listed(CAPACITY_TYPE).filter(|c| c == RESERVED));
         let c = paid.as_deref().and_then(CapacityType::parse).unwrap_or(CapacityType::OnDemand);
-        let list = self.cloud.price(t, &zone, c).unwrap_or(t.usd_per_hour);
+        let catalogue = self.catalogue(&claim.data["spec"]["nodeClassRef"]);
+        let Some(t) = catalogue.as_ref().and_then(|all| all.get(&name)) else {
+            let amounts = |f: &str| {
+                let list = serde_json::from_value(claim.data["status"][f].clone()).ok()?;
+                Some(Resources::from_list(Some(&list)))
+            };
+            return Some(Model {
+                instance_type: name.into(),
+                labels: Arc::default(),
+                usd_per_hour: note(PRICE).and_then(|p| p.parse().ok()).unwrap_or(0.0),
+                allocatable: amounts("allocatable")?,
+                capacity: amounts("capacity")?,
+            });
+        };
+        let list = t.price(&zone, c).unwrap_or(t.usd_per_hour);
         let overlays = self.overlays.read().clone();
-        let labels = type_labels(t);
-        let of = labels_of(claim, &labels, &zone, c);
+        let of = labels_of(claim, &t.labels, &zone, c);
         let more = overlay::capacity(&overlays, &of);
-        let (mut allocatable, mut capacity) = (t.allocatable(), t.capacity());
+        let (mut allocatable, mut capacity) = (t.allocatable.clone(), t.capacity.clone());
         allocatable.add(&more, 1);
         capacity.add(&more, 1);
         let usd_per_hour = overlay::price(&overlays, list, of);
-        Some(Model { instance_type: t, usd_per_hour, allocatable, capacity })
+        let (instance_type, labels) = (t.name.clone(), t.labels.clone());
+        Some(Model { instance_type, labels, usd_per_hour, allocatable, capacity })
     }
 
     /// What a claim may become, cheapest first.
-    pub(super) fn offerings(
-        &self,
-        claim: &DynamicObject,
-    ) -> Vec<(&'static InstanceType, String, CapacityType)> {
+    pub(super) fn offerings(&self, claim: &DynamicObject) -> Vec<Offer> {
+        let Some(catalogue) = self.catalogue(&claim.data["spec"]["nodeClassRef"]) else {
+            return Vec::new();
+        };
         let wanted = requirements(&claim.data["spec"]["requirements"]);
         let listed = |k: &str| wanted.get(k).map(|v| v.listed.clone()).unwrap_or_default();
         let (zones, paid) = (listed(ZONE), listed(CAPACITY_TYPE));
         let noted = claim.metadata.annotations.as_ref().and_then(|a| a.get(MAX_PRICE));
         let most: f64 = noted.and_then(|p| p.parse().ok()).unwrap_or(f64::INFINITY);
-        let mut all: Vec<(f64, &'static InstanceType, String, CapacityType)> = Vec::new();
-        for t in listed(INSTANCE_TYPE).iter().filter_map(|n| self.cloud.instance_type(n)) {
+        let mut all: Vec<(f64, Offer)> = Vec::new();
+        for t in listed(INSTANCE_TYPE).iter().filter_map(|n| catalogue.get(n)) {
             for (zone, c) in zones.iter().flat_map(|z| paid.iter().map(move |c| (z, c))) {
                 let Some(c) = CapacityType::parse(c) else { continue };
                 let Some(price) = self.price_of(claim, t, zone, c) else { continue };
                 if price <= most + 1e-9 {
-                    all.push((price, t, zone.to_string(), c));
+                    all.push((price, (t.name.clone(), zone.as_ref().into(), c)));
                 }
             }
         }
-        all.sort_by(|a, b| {
-            a.0.total_cmp(&b.0).then_with(|| (&a.1.name, &a.2, a.3).cmp(&(&b.1.name, &b.2, b.3)))
-        });
-        all.into_iter().map(|(_, t, zone, c)| (t, zone, c)).collect()
+        all.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        all.into_iter().map(|(_, offer)| offer).collect()
     }
 
     /// The price of an offering for a claim, after overlays.
     fn price_of(
         &self,
         claim: &DynamicObject,
-        t: &'static InstanceType,
+        t: &InstanceType,
         zone: &str,
         c: CapacityType,
     ) -> Option<f64> {
-        let list = self.cloud.price(t, zone, c)?;
+        let list = t.price(zone, c)?;
         let overlays = self.overlays.read().clone();
-        Some(overlay::price(&overlays, list, labels_of(claim, &type_labels(t), zone, c)))
+        Some(overlay::price(&overlays, list, labels_of(claim, &t.labels, zone, c)))
     }
 
     /// A node that was bought and is not set up yet, as it will be.
     fn in_flight(&self, claim: &DynamicObject) -> Option<Node> {
-        let Model { instance_type: t, allocatable, .. } = self.model(claim)?;
-        let name = claim.metadata.name.clone()?;
+        let Model { labels, allocatable, .. } = self.model(claim)?;
+        let name = self.node_name(claim);
         let wanted = requirements(&claim.data["spec"]["requirements"]);
-        let mut all = (*type_labels(t)).clone();
+        let mut all = (*labels).clone();
         for key in [ZONE, CAPACITY_TYPE] {
             if let Some(v) = wanted.get(key).and_then(|v| v.listed.first()) {
                 all.insert(key.into(), v.to_string());
@@ -361,9 +370,7 @@ impl Shared {
             let mut node = Node::from_node(&n);
             let deleting = n.metadata.deletion_timestamp.is_some()
                 || self
-                    .karpenter
-                    .claims
-                    .get("", &node.name)
+                    .claim_of(&node.name)
                     .is_some_and(|c| c.metadata.deletion_timestamp.is_some());
             node.unschedulable |= deleting || going.contains(&node.name);
             if !coming.contains(&node.name) {
@@ -375,7 +382,7 @@ impl Shared {
                 snapshot.add_pod(p.asks.clone(), &p.node_name);
             }
         }
-        let zones = self.cloud.zones().iter().map(|z| z.as_str().into()).collect();
+        let zones = self.cloud.zones().into_iter().collect();
         snapshot.set_domains(BTreeMap::from([(ZONE.into(), zones)]));
         snapshot
     }

@@ -1,6 +1,6 @@
 //! NodeOverlays: which of them hold, and what their status says.
 
-use super::{Shared, model::type_labels};
+use super::Shared;
 use crate::{
     Stop,
     api::{Error, path},
@@ -8,7 +8,6 @@ use crate::{
     karpenter::{OVERLAY_API, overlay, with_condition},
     queue::Queue,
 };
-use coracle_clouds::{CapacityType, catalogue};
 use coracle_provisioning::{
     offering::{CAPACITY_TYPE, ZONE},
     overlay::{Overlay, conflict, sort},
@@ -59,22 +58,18 @@ impl Shared {
 
     /// The overlay of the same weight that says something else of the same offering.
     fn contradicted<'o>(&self, all: &'o [Overlay], of: &Overlay) -> Option<&'o Overlay> {
-        let zones = self.cloud.zones();
-        let offerings = catalogue().iter().flat_map(|t| {
-            let labels = type_labels(t);
-            zones.iter().flat_map(move |zone| {
-                let labels = labels.clone();
-                [CapacityType::Spot, CapacityType::OnDemand].map(|c| (labels.clone(), zone, c))
-            })
-        });
-        let offerings: Vec<_> = if all.len() < 2 { Vec::new() } else { offerings.collect() };
+        let classes = self.karpenter.classes.all();
+        let names = classes.iter().filter_map(|c| c.metadata.name.as_deref());
+        let catalogues: Vec<_> = names.filter_map(|n| self.cloud.catalogue(n)).collect();
+        let types = catalogues.iter().filter(|_| all.len() > 1).flat_map(|c| c.types());
+        let offerings = types.flat_map(|t| t.offerings.iter().map(move |o| (&t.labels, o)));
         conflict(
             all,
             of,
-            offerings.iter().map(|(labels, zone, c)| {
+            offerings.map(|(labels, o)| {
                 move |k: &str| match k {
-                    ZONE => Some(zone.as_str()),
-                    CAPACITY_TYPE => Some(c.as_str()),
+                    ZONE => Some(&*o.zone),
+                    CAPACITY_TYPE => Some(o.capacity_type.as_str()),
                     k => labels.get(k).map(String::as_str),
                 }
             }),

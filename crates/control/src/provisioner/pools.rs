@@ -5,7 +5,7 @@ use crate::{
     Stop,
     api::{Error, path},
     informer::{Key, key},
-    karpenter::{API, CLASS, CLASS_API, NodePool, is_ours, with_condition},
+    karpenter::{API, NodePool, is_true, text, with_condition},
     queue::Queue,
 };
 use coracle_provisioning::offering::POOL;
@@ -46,26 +46,6 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
             }
         }
     });
-    let classes: Arc<Queue<Key>> = Queue::new();
-    let q = classes.clone();
-    shared.karpenter.classes.on_change(move |c| c.new.iter().for_each(|o| q.add(key(&***o))));
-    let s = shared.clone();
-    classes.work("nodeclass-status", 1, stop, tasks, move |k| {
-        let s = s.clone();
-        async move {
-            let Some(class) = s.karpenter.classes.get("", &k.1) else { return Ok(None) };
-            if let Some(all) = with_condition(&class, "Ready", true, "Ready", "", Timestamp::now())
-            {
-                s.writer
-                    .patch(
-                        &path(CLASS_API, "simulatednodeclasses", "", &k.1, "status"),
-                        &json!({"status": {"conditions": all}}),
-                    )
-                    .await?;
-            }
-            Ok(None)
-        }
-    });
 }
 
 impl Shared {
@@ -74,7 +54,9 @@ impl Shared {
         if !o.data["status"]["conditions"].is_null() {
             return Ok(None);
         }
-        let message = format!("this provisioner buys for nodeClassRef {}/{CLASS} only", CLASS_API);
+        let ours = self.karpenter.class_kind;
+        let message =
+            format!("this provisioner buys for nodeClassRef {}/{} only", ours.group, ours.kind);
         let all =
             with_condition(o, "Ready", false, "NodeClassNotSupported", &message, Timestamp::now());
         let name = o.metadata.name.as_deref().unwrap_or_default();
@@ -84,7 +66,7 @@ impl Shared {
     }
 
     async fn pool_status(&self, o: &DynamicObject) -> Result<Option<Duration>, Error> {
-        if !is_ours(o) {
+        if !self.karpenter.class_kind.is_of(&o.data["spec"]["template"]["spec"]["nodeClassRef"]) {
             return self.not_ours(o).await;
         }
         let pool = NodePool::read(o);
@@ -103,10 +85,21 @@ impl Shared {
         }
         let mut resources = json!(total.to_list());
         resources["nodes"] = json!(nodes.to_string());
-        let class = self.karpenter.classes.get("", &pool.class).is_some();
+        let class_name = text(&pool.class["name"]);
+        let class = self.karpenter.class(&pool.class);
+        let generation = class.as_ref().and_then(|c| c.metadata.generation);
         let contradictory = pool.requirements.is_contradictory();
-        let (ok, reason, message) = if !class {
-            (false, "NodeClassNotFound", format!("node class {:?} was not found", pool.class))
+        let missing = class.is_none();
+        let waits = class.as_ref().is_some_and(|c| !is_true(c, "Ready"));
+        let class = !missing && !waits;
+        let (ok, reason, message) = if missing {
+            (false, "NodeClassNotFound", format!("node class {class_name:?} was not found"))
+        } else if waits {
+            (
+                false,
+                "NodeClassNotReady",
+                format!("node class {class_name:?} is not ready: its conditions say why"),
+            )
         } else if contradictory || self.types(&pool).is_empty() {
             (
                 false,
@@ -149,8 +142,6 @@ impl Shared {
                 resources[k] = Value::Null;
             }
         }
-        let generation =
-            self.karpenter.classes.get("", &pool.class).and_then(|c| c.metadata.generation);
         let status = json!({"resources": resources, "nodes": nodes, "nodeClassObservedGeneration": generation, "conditions": copy.data["status"]["conditions"]});
         let same = o.data["status"]["nodeClassObservedGeneration"]
             == status["nodeClassObservedGeneration"]
@@ -164,7 +155,7 @@ impl Shared {
                     &json!({"status": status}),
                 )
                 .await?;
-            if !ok && reason != "Hibernating" {
+            if !ok && !["Hibernating", "NodeClassNotReady"].contains(&reason) {
                 self.writer.event(&o.metadata, POOLS, "Warning", reason, &message).await;
             }
         }

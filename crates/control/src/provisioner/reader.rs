@@ -8,7 +8,7 @@ use crate::{
     karpenter::Watched,
     world::ClusterState,
 };
-use coracle_clouds::Simulated;
+use coracle_clouds::Cloud;
 use coracle_provisioning::{Candidate, Plan, consolidate, pack};
 use coracle_scheduling::{PodSpec, pod::PodKey};
 use k8s_openapi::api::core::v1::Pod;
@@ -58,13 +58,13 @@ impl Reader {
     /// NodeClaims be listed.
     pub async fn open(
         client: &Client,
-        cloud: &Arc<Simulated>,
+        cloud: &Arc<dyn Cloud>,
         options: Options,
     ) -> Result<Self, Error> {
         let (stop, stopping): (_, Stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let world = ClusterState::new(client, &stopping, &mut tasks);
-        let karpenter = Watched::new(client, &stopping, &mut tasks);
+        let karpenter = Watched::new(client, cloud.class_kind(), &stopping, &mut tasks);
         let listed = async { tokio::join!(world.synced(), karpenter.synced()) };
         if tokio::time::timeout(PATIENCE, listed).await.is_err() {
             return Err(Error::Request(
@@ -73,7 +73,8 @@ impl Reader {
         }
         let writer = Writer::new(client, "coracle-reader");
         let shared = Arc::new(Shared::new(&world, &karpenter, cloud, writer, options));
-        cloud.set_reservations(crate::simulation::reservations(&karpenter));
+        shared.resolve_all().await;
+        shared.resolved.send_replace(true);
         shared.refresh_overlays();
         shared.resolve_buffers().await;
         shared.give_hope_up().await?;
@@ -94,7 +95,7 @@ impl Reader {
         let planned = tokio::task::spawn_blocking(move || {
             let judged = shared.judged().into_iter();
             let drifted: Vec<_> = judged.filter_map(|(c, why)| Some((c, why?))).collect();
-            let name = |c: &DynamicObject| c.metadata.name.clone().unwrap_or_default();
+            let name = |c: &DynamicObject| shared.node_name(c);
             let nodes: Vec<(String, &'static str)> =
                 drifted.iter().map(|(c, why)| (name(c), *why)).collect();
             let going: Vec<Candidate> =

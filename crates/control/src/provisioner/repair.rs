@@ -51,8 +51,7 @@ fn unhealthy(node: &Node) -> Option<(&NodeCondition, Duration)> {
 
 impl Shared {
     async fn repair(&self, name: &str) -> Result<Option<Duration>, Error> {
-        let (Some(claim), Some(node)) =
-            (self.karpenter.claims.get("", name), self.world.nodes.get("", name))
+        let (Some(claim), Some(node)) = (self.claim_of(name), self.world.nodes.get("", name))
         else {
             return Ok(None);
         };
@@ -76,14 +75,14 @@ impl Shared {
         self.writer.event(&claim.metadata, CLAIMS, "Warning", "NodeUnhealthy", &why).await;
         // What runs there is lost or cannot be asked: there is nothing to wait for.
         let note = json!({"metadata": {"annotations": {TERMINATION: rfc3339(now)}}});
-        self.writer.patch(&path(API, "nodeclaims", "", name, ""), &note).await?;
+        let own = claim.metadata.name.as_deref().unwrap_or_default();
+        self.writer.patch(&path(API, "nodeclaims", "", own, ""), &note).await?;
         self.delete_claim(&claim).await?;
         Ok(None)
     }
 
     fn too_many_unhealthy(&self, pool: &str) -> Option<String> {
-        let of_pool: Vec<String> =
-            self.claims_of(pool).iter().filter_map(|c| c.metadata.name.clone()).collect();
+        let of_pool: Vec<String> = self.claims_of(pool).iter().map(|c| self.node_name(c)).collect();
         let all = self.world.nodes.all();
         let check = |what: &str, nodes: Vec<&Arc<Node>>| {
             let bad = nodes.iter().filter(|n| unhealthy(n).is_some()).count();

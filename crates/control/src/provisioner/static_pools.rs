@@ -60,12 +60,11 @@ impl Shared {
         let going = self.going.lock().clone();
         let mut claims = self.claims_of(name);
         claims.retain(|c| {
-            let named = c.metadata.name.as_deref().unwrap_or_default();
-            c.metadata.deletion_timestamp.is_none() && !going.contains(named)
+            c.metadata.deletion_timestamp.is_none() && !going.contains(&self.node_name(c))
         });
         if claims.len() > replicas {
             for c in self.least_needed(claims, replicas) {
-                let own = c.metadata.name.clone().unwrap_or_default();
+                let own = self.node_name(&c);
                 command::give_up(self, &own, "Static", "the NodePool wants fewer nodes").await?;
             }
             return Ok(None);
@@ -107,8 +106,8 @@ impl Shared {
         keep: usize,
     ) -> Vec<Arc<DynamicObject>> {
         claims.sort_by_cached_key(|c| {
-            let node = c.metadata.name.as_deref().unwrap_or_default();
-            let pods = self.pods_on(node).iter().filter(|p| !lifecycle::stays(p)).count();
+            let pods =
+                self.pods_on(&self.node_name(c)).iter().filter(|p| !lifecycle::stays(p)).count();
             let created = c.metadata.creation_timestamp.as_ref().map(|t| t.0);
             (!is_true(c, "Drifted"), is_true(c, "Initialized"), pods, Reverse(created))
         });

@@ -2,16 +2,18 @@
 //! the objects go.
 
 use super::{
-    Shared,
+    CLAIMS, Shared,
     lifecycle::{is_daemon, outlives},
 };
 use crate::{
     api::{Error, path},
     karpenter::{
         API, DISRUPTED, DO_NOT_DISRUPT, FINALIZER, TERMINATION, duration, is_true, pool_of,
+        provider_id,
     },
     simulation::DEADLINE,
 };
+use coracle_clouds::Ended;
 use coracle_meta::time::{parse_rfc3339, rfc3339};
 use coracle_provisioning::drain::{self, Leaving, Step};
 use coracle_workloads::{PodView, action, pod};
@@ -23,6 +25,8 @@ use std::{sync::Arc, time::Duration};
 
 /// A drain that waits for pods looks again after this.
 const DRAIN_AGAIN: Duration = Duration::from_millis(250);
+/// A machine that is ending is looked at again after this.
+const ENDING: Duration = Duration::from_secs(2);
 /// Time that a pod has to end, if it says nothing.
 const GRACE: i64 = 30;
 /// Label that takes a node out of the cloud's load balancers.
@@ -39,66 +43,84 @@ impl Shared {
         if !claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER) {
             return Ok(None);
         }
-        let id = claim.data["status"]["providerID"].as_str().unwrap_or_default().to_owned();
         if let Some(node) = node {
-            let interrupted =
-                node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(DEADLINE));
-            let known = self.cloud.machine(&id).is_some();
-            if !known && !interrupted && !is_true(claim, "InstanceTerminating") && self.is_young() {
-                // Machines of an earlier process are found again in its first moments.
-                return Ok(Some(DRAIN_AGAIN));
+            if let Some(again) = self.empty(claim, node).await? {
+                return Ok(Some(again));
             }
-            if known {
-                self.taint(node, true).await?;
-                let left = self.time_left(claim).await?;
-                let over = left.is_some_and(|l| l.is_zero());
-                if !self.drain(&name, left).await? && !over {
-                    return Ok(Some(DRAIN_AGAIN));
-                }
-                if !over && self.has_volumes(&name).await? {
-                    return Ok(Some(DRAIN_AGAIN));
-                }
-                if !is_true(claim, "InstanceTerminating") {
-                    self.set_claim(
-                        claim,
-                        &["Drained", "VolumesDetached", "InstanceTerminating"],
-                        Value::Null,
-                    )
-                    .await?;
-                }
-                self.cloud.terminate(&id);
+        }
+        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        match self.cloud.terminate(provider_id(claim), uid).await {
+            Ok(Ended::Gone) => {}
+            Ok(Ended::Going) => return Ok(Some(self.real(ENDING))),
+            Err(e) => {
+                let said = format!("the machine could not be ended: {e}");
+                self.writer
+                    .event(&claim.metadata, CLAIMS, "Warning", "FailedTermination", &said)
+                    .await;
+                return Err(Error::Request(e.to_string()));
             }
-            // With the machine gone, what is left on it is gone too.
-            for p in self.pods_on(&name) {
-                self.delete_pod(&p, 0).await?;
-            }
-            let rest: Vec<&String> =
-                node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
-            let at = path("v1", "nodes", "", &name, "");
-            let patched = self.writer.patch(&at, &json!({"metadata": {"finalizers": rest}})).await;
-            let deleted = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
-            for result in [patched, deleted] {
-                match result {
-                    Err(e) if e.code() != Some(404) => return Err(e),
-                    _ => {}
-                }
-            }
-        } else {
-            self.cloud.terminate(&id);
+        }
+        if let Some(node) = node {
+            self.let_node_go(node).await?;
+            self.metrics.count("karpenter_nodes_terminated_total", &[("nodepool", pool_of(claim))]);
+            self.going.lock().remove(node.metadata.name.as_deref().unwrap_or_default());
         }
         let rest: Vec<&String> =
             claim.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
         let patch = json!({"metadata": {"finalizers": rest}});
-        self.going.lock().remove(&name);
         self.metrics
             .count("karpenter_nodeclaims_terminated_total", &[("nodepool", pool_of(claim))]);
-        if node.is_some() {
-            self.metrics.count("karpenter_nodes_terminated_total", &[("nodepool", pool_of(claim))]);
-        }
         match self.writer.patch(&path(API, "nodeclaims", "", &name, ""), &patch).await {
             Err(e) if e.code() != Some(404) => Err(e),
             _ => Ok(None),
         }
+    }
+
+    /// Moves everything off a node whose machine still runs. Returns when to look again, or `None` if
+    /// the machine may end.
+    async fn empty(&self, claim: &DynamicObject, node: &Node) -> Result<Option<Duration>, Error> {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let interrupted =
+            node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(DEADLINE));
+        if self.cloud.machine(provider_id(claim)).is_none() {
+            let found_again = is_true(claim, "InstanceTerminating") || interrupted;
+            // Machines of an earlier process are found again in its first moments.
+            return Ok((!found_again && self.is_young()).then_some(DRAIN_AGAIN));
+        }
+        self.taint(node, true).await?;
+        let left = self.time_left(claim).await?;
+        let over = left.is_some_and(|l| l.is_zero());
+        if !self.drain(name, left).await? && !over {
+            return Ok(Some(DRAIN_AGAIN));
+        }
+        if !over && self.has_volumes(name).await? {
+            return Ok(Some(DRAIN_AGAIN));
+        }
+        if !is_true(claim, "InstanceTerminating") {
+            let done = ["Drained", "VolumesDetached", "InstanceTerminating"];
+            self.set_claim(claim, &done, Value::Null).await?;
+        }
+        Ok(None)
+    }
+
+    /// With the machine gone, what is left on its node is gone too, and so is the node.
+    async fn let_node_go(&self, node: &Node) -> Result<(), Error> {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        for p in self.pods_on(name) {
+            self.delete_pod(&p, 0).await?;
+        }
+        let rest: Vec<&String> =
+            node.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+        let at = path("v1", "nodes", "", name, "");
+        let patched = self.writer.patch(&at, &json!({"metadata": {"finalizers": rest}})).await;
+        let deleted = self.writer.send("DELETE", &at, "application/json", &Value::Null).await;
+        for result in [patched, deleted] {
+            match result {
+                Err(e) if e.code() != Some(404) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The time until a claim's deadline, if it has one. The deadline is written down once, so that it

@@ -6,6 +6,7 @@ use crate::{
     informer::Key,
     karpenter,
 };
+use coracle_clouds::Cloud;
 use coracle_meta::time::rfc3339;
 use coracle_workloads::{PodView, action};
 use jiff::Timestamp;
