@@ -179,8 +179,6 @@ pub struct Resolved {
     pub status: Value,
     /// Its conditions; it is ready if all of them hold.
     pub conditions: Vec<ClassCondition>,
-    /// Annotations that it gets.
-    pub annotations: Vec<(&'static str, String)>,
     /// When it is to be looked at again.
     pub again: Option<Duration>,
 }
@@ -190,8 +188,8 @@ pub struct Resolved {
 pub struct Notice {
     /// What the cloud calls the notice, to be told that it was dealt with.
     pub handle: String,
-    /// The machine; empty for a notice that is about none.
-    pub provider_id: String,
+    /// The machines that it is about.
+    pub provider_ids: Vec<String>,
     /// Event's reason, such as `SpotInterrupted`.
     pub reason: &'static str,
     /// What is going to happen.
@@ -216,6 +214,14 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// How many times faster than real time its clock runs.
     fn speed(&self) -> f64 {
         1.0
+    }
+
+    /// Makes sure that all machines of the cluster are known, before anything is decided about them.
+    fn ready(&self) -> BoxFuture<'_, Result<(), CloudError>>;
+
+    /// Annotations that a node class and the claims made from it carry, so that drift can be told.
+    fn stamps(&self, _class: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     /// Finds what a node class asks for.
@@ -251,7 +257,7 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// A machine by its id.
     fn machine(&self, provider_id: &str) -> Option<Arc<Machine>>;
 
-    /// All machines that run, as the cloud has them now.
+    /// All machines of the cluster that run, as the cloud has them now.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Arc<Machine>>, CloudError>>;
 
     /// Waits for what the cloud has to tell; an empty list after some time without news.

@@ -226,6 +226,10 @@ impl Cloud for Simulated {
         self.settings.speed
     }
 
+    fn ready(&self) -> BoxFuture<'_, Result<(), CloudError>> {
+        Box::pin(ready(Ok(())))
+    }
+
     fn resolve<'a>(&'a self, name: &'a str, class: &'a Value) -> BoxFuture<'a, Resolved> {
         self.set_class(name, class::faults(class), class::reservations(class));
         Box::pin(ready(Resolved::default()))

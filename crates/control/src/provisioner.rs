@@ -238,6 +238,14 @@ impl Shared {
         let _ = self.resolved.subscribe().wait_for(|r| *r).await;
     }
 
+    /// The same; false if it is time to stop before.
+    async fn begins(&self, stop: &mut Stop) -> bool {
+        tokio::select! {
+            () = crate::stopped(stop) => false,
+            () = self.synced() => true,
+        }
+    }
+
     /// The node of a claim, by its machine.
     fn node_of(&self, claim: &DynamicObject) -> Option<Arc<Node>> {
         let id = Some(provider_id(claim)).filter(|id| !id.is_empty())?;

@@ -1,6 +1,12 @@
 //! `coracle attach`: the provisioner beside any Kubernetes, through its public API alone.
 
-use crate::{client, cloud, defaults, metrics, policy::Policy, up};
+use crate::{
+    client::{self, Reached},
+    cloud::Cloud,
+    defaults, metrics,
+    policy::Policy,
+    up,
+};
 use anyhow::{Context, Result, bail};
 use coracle_clouds::NodeClassKind;
 use coracle_control::{
@@ -88,8 +94,9 @@ fn rbac(namespace: &str) -> [Value; 5] {
 }
 
 async fn attach(o: &Options) -> Result<()> {
-    let provider = cloud::open(&o.cloud)?;
-    let client = client::connect(o.kubeconfig.as_deref()).await?;
+    let cloud = Cloud::read(&o.cloud)?;
+    let Reached { client, access } = client::reach(o.kubeconfig.as_deref()).await?;
+    let provider = cloud.open(|| Ok(access), true)?;
     if o.install_crds {
         install(&client).await?;
     }

@@ -2,6 +2,8 @@
 
 use crate::up::DATA_DIR;
 use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use coracle_ec2::Access;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -24,6 +26,19 @@ pub(crate) fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> 
 /// # Errors
 /// When there is no kubeconfig or the cluster does not answer.
 pub(crate) async fn connect(file: Option<&Path>) -> Result<Client> {
+    Ok(reach(file).await?.client)
+}
+
+/// A cluster, and how its nodes would reach it.
+pub(crate) struct Reached {
+    /// A client.
+    pub(crate) client: Client,
+    /// The same way, for others.
+    pub(crate) access: Access,
+}
+
+/// As [`connect`], and says how.
+pub(crate) async fn reach(file: Option<&Path>) -> Result<Reached> {
     let local = Path::new(DATA_DIR).join("kubeconfig");
     let chosen = match file {
         Some(f) => Some(f.to_owned()),
@@ -41,7 +56,24 @@ pub(crate) async fn connect(file: Option<&Path>) -> Result<Client> {
             .await
             .context("no kubeconfig was found; say --kubeconfig FILE")?,
     };
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let authorities = config.root_cert.clone().unwrap_or_default();
     let client = Client::try_from(config)?;
-    client.apiserver_version().await.context("cannot reach the cluster")?;
-    Ok(client)
+    let version = client.apiserver_version().await.context("cannot reach the cluster")?;
+    // Some clouds add a plus.
+    let minor = version.minor.trim_end_matches('+');
+    let access = Access {
+        server,
+        ca_pem: authorities.iter().map(|der| pem(der)).collect(),
+        minor: format!("{}.{minor}", version.major),
+    };
+    Ok(Reached { client, access })
+}
+
+/// A certificate as text (RFC 7468).
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

@@ -3,13 +3,14 @@
 
 use serde_json::{Value, json};
 
-const CRDS: [&str; 3] = [
+const CRDS: [&str; 4] = [
     include_str!("../manifests/karpenter.yaml"),
     include_str!("../manifests/autoscaling.yaml"),
     include_str!("../manifests/coracle.yaml"),
+    include_str!("../manifests/ec2.yaml"),
 ];
 
-/// Definitions of `karpenter.sh`, `autoscaling.x-k8s.io` and `coracle.dev`.
+/// Definitions of `karpenter.sh`, `autoscaling.x-k8s.io`, `coracle.dev` and `karpenter.k8s.aws`.
 ///
 /// # Errors
 /// When the manifest that was built in is malformed.

@@ -1,8 +1,9 @@
 //! Options of the provisioner, shared by the commands that run it or ask it.
 
-use crate::{client, cloud};
+use crate::{client, cloud::Cloud};
 use anyhow::Result;
 use coracle_control::provisioner::{self, Reader};
+use coracle_ec2::Access;
 use kube::Client;
 use std::path::PathBuf;
 
@@ -86,7 +87,11 @@ impl Asked {
 
     /// The provisioner's view of the cluster.
     pub(crate) async fn reader(&self, client: &Client) -> Result<Reader> {
-        let cloud = cloud::open(&self.cloud)?.cloud;
+        let version = client.apiserver_version().await?;
+        // Of what machines would be told, only the version decides what there is to choose from.
+        let minor = format!("{}.{}", version.major, version.minor.trim_end_matches('+'));
+        let access = || Ok(Access { minor, ..Access::default() });
+        let cloud = Cloud::read(&self.cloud)?.open(access, false)?.cloud;
         Ok(Reader::open(client, &cloud, (&self.planning).into()).await?)
     }
 }

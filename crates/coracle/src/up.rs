@@ -1,7 +1,8 @@
 //! `coracle up`: one process that is a cluster.
 
-use crate::{cloud, defaults, kubeconfig, metrics};
+use crate::{cloud::Cloud, defaults, kubeconfig, metrics};
 use anyhow::{Context, Result, bail};
+use coracle_ec2::Access;
 use coracle_registry::Registry;
 use coracle_schema::Minor;
 use coracle_server::{
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     /// Kubernetes version whose API is served: 1.34, 1.35, 1.36 or 1.37
     #[arg(long, value_name = "VERSION", default_value_t = Minor::LATEST.to_string())]
     kubernetes_version: String,
-    /// Cloud to buy nodes from: simulated[:key=value,...]; keys: seed, speed, boot, pod-start, zones, notice
+    /// Cloud to buy nodes from: simulated[:key=value,...] with the keys seed, speed, boot, pod-start, zones and notice, or ec2:cluster=NAME,region=REGION[,queue=NAME][,endpoint=URL]
     #[arg(long, value_name = "CLOUD", default_value = "simulated")]
     cloud: String,
     /// Address to listen at; port 0 picks a free one
@@ -101,7 +102,7 @@ pub(crate) fn start_log(filter: &str) -> Result<()> {
 
 async fn cluster(o: Options, started: Instant) -> Result<()> {
     let minor: Minor = o.kubernetes_version.parse().map_err(anyhow::Error::msg)?;
-    let provider = cloud::open(&o.cloud)?;
+    let cloud = Cloud::read(&o.cloud)?;
     let address: SocketAddr = o
         .listen
         .parse()
@@ -139,7 +140,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
     for definition in defaults::definitions()? {
         bootstrap::ensure(&server, definition).await?;
     }
-    if !o.no_default_nodepool {
+    if !o.no_default_nodepool && matches!(cloud, Cloud::Simulated(_)) {
         for object in defaults::node_pool() {
             bootstrap::ensure(&server, object).await?;
         }
@@ -150,6 +151,14 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(server.clone(), listener, tls, stopping.clone()));
     tasks.spawn(maintain(server.clone(), stopping.clone()));
+    let access = || {
+        Ok(Access {
+            server: format!("https://{address}"),
+            ca_pem: pki.ca_pem().to_owned(),
+            minor: minor.to_string(),
+        })
+    };
+    let provider = if o.no_provisioner { None } else { Some(cloud.open(access, true)?) };
     let settings = coracle_control::Settings {
         client: Arc::new(move |account| client(&server, account)),
         ca_pem: pki.ca_pem().to_owned(),
@@ -157,7 +166,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
             Profile::Pack => coracle_scheduling::Profile::Pack,
             Profile::Spread => coracle_scheduling::Profile::Spread,
         },
-        cloud: (!o.no_provisioner).then_some(provider),
+        cloud: provider,
         provisioner: (&o.policy).into(),
     };
     let provisioner = coracle_control::run(&settings, &stopping, &mut tasks);

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
+/// A cloud that cannot be asked is asked again after this.
+const RETRY: Duration = Duration::from_secs(5);
 /// A class that claims still need is looked at again after this.
 const NEEDED: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,10 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
     tasks.spawn(async move {
         let first = async {
             s.listed().await;
+            while let Err(error) = s.cloud.ready().await {
+                tracing::warn!(%error, "the cloud cannot be asked for its machines");
+                tokio::time::sleep(RETRY).await;
+            }
             s.resolve_all().await;
             s.resolved.send_replace(true);
         };
@@ -60,8 +66,8 @@ pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) 
     });
 }
 
-/// A class as clouds read it.
-fn whole(o: &DynamicObject) -> Value {
+/// A class or claim as clouds read it.
+pub(super) fn whole(o: &DynamicObject) -> Value {
     json!({"metadata": o.metadata, "spec": o.data["spec"], "status": o.data["status"]})
 }
 
@@ -125,7 +131,8 @@ impl Shared {
 
     async fn write_class(&self, class: &DynamicObject, found: Resolved) -> Result<(), Error> {
         let noted = |k: &str| class.metadata.annotations.as_ref().and_then(|a| a.get(k));
-        let changed = found.annotations.iter().filter(|(k, v)| noted(k) != Some(v));
+        let stamps = self.cloud.stamps(&whole(class));
+        let changed = stamps.iter().filter(|(k, v)| noted(k) != Some(v));
         let changed: serde_json::Map<_, _> =
             changed.map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
         if !changed.is_empty() {

@@ -29,7 +29,9 @@ const WINDOWS_EVERY: Duration = Duration::from_secs(5);
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let (shared, mut stop) = (shared.clone(), stop.clone());
     tasks.spawn(async move {
-        shared.synced().await;
+        if !shared.begins(&mut stop).await {
+            return;
+        }
         // What keeps room is known before anything is called empty.
         shared.resolve_buffers().await;
         let mut running: Option<Running> = None;

@@ -1,7 +1,7 @@
 //! Drift: nodes that are not what their NodePool says any more. What a pool stamps on its nodes is
 //! compared by a hash that claims carry; its requirements are held against a node's labels.
 
-use super::Shared;
+use super::{Shared, classes::whole};
 use crate::{
     api::{Error, path},
     karpenter::{API, NodePool, condition, is_true, pool_of, with_condition},
@@ -78,7 +78,6 @@ impl Shared {
     fn class_drift(&self, claim: &DynamicObject) -> Option<&'static str> {
         let reference = &claim.data["spec"]["nodeClassRef"];
         let class = self.karpenter.class(reference)?;
-        let whole = |o: &DynamicObject| json!({"metadata": o.metadata, "spec": o.data["spec"], "status": o.data["status"]});
         let by_cloud = self.cloud.drift(&whole(&class), &whole(claim));
         let label = claim.metadata.labels.as_ref().and_then(|l| l.get(INSTANCE_TYPE));
         let gone = || {

@@ -28,7 +28,9 @@ type Suspects = HashMap<String, Instant>;
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let (shared, mut stop) = (shared.clone(), stop.clone());
     tasks.spawn(async move {
-        shared.synced().await;
+        if !shared.begins(&mut stop).await {
+            return;
+        }
         let mut suspects = Suspects::new();
         loop {
             let wait = if suspects.is_empty() { EVERY } else { SOON };

@@ -13,7 +13,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let (shared, mut stop) = (shared.clone(), stop.clone());
     tasks.spawn(async move {
-        shared.synced().await;
+        if !shared.begins(&mut stop).await {
+            return;
+        }
         let mut wait = BACKOFF.0;
         loop {
             let heard = tokio::select! {
@@ -55,8 +57,8 @@ impl Shared {
     }
 
     async fn hear_one(&self, n: &Notice) -> Result<(), Error> {
-        for claim in self.karpenter.claims.grouped(&n.provider_id) {
-            if n.provider_id.is_empty() || !is_true(&claim, "Launched") {
+        for claim in n.provider_ids.iter().flat_map(|id| self.karpenter.claims.grouped(id)) {
+            if !is_true(&claim, "Launched") || claim.metadata.deletion_timestamp.is_some() {
                 continue;
             }
             let kind = if n.leave { "Warning" } else { "Normal" };
@@ -68,7 +70,7 @@ impl Shared {
             {
                 self.set_unavailable(vec![(t.into(), zone.into(), c)]);
             }
-            if n.leave && claim.metadata.deletion_timestamp.is_none() {
+            if n.leave {
                 self.delete_claim(&claim).await?;
             }
         }

@@ -3,7 +3,8 @@
 
 use super::{PLANNED_TYPE, Shared};
 use crate::karpenter::{
-    MAX_PRICE, NodePool, PRICE, RESERVATION, is_true, policy, pool_of, requirements, taints,
+    MAX_PRICE, NodePool, PRICE, RESERVATION, condition, is_true, policy, pool_of, requirements,
+    taints,
 };
 use coracle_clouds::{CapacityReservation, CapacityType, Catalogue, InstanceType, Offer};
 use coracle_provisioning::{
@@ -227,7 +228,10 @@ impl Shared {
 
     /// A pool as the cores see it, if it can buy at all.
     pub(super) fn pool(&self, p: &NodePool) -> Option<Pool> {
-        self.karpenter.class(&p.class)?;
+        let class = self.karpenter.class(&p.class)?;
+        if condition(&class, "Ready").is_some_and(|c| c["status"] == "False") {
+            return None;
+        }
         let mut room: BTreeMap<String, i64> = BTreeMap::new();
         for (name, limit) in &p.limits {
             let Ok(q) = limit.parse::<coracle_meta::Quantity>() else { continue };

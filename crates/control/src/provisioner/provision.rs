@@ -1,6 +1,6 @@
 //! Buying nodes for pods that the scheduler could not place.
 
-use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, decisions::Decision, drift};
+use super::{CLAIMS, DECISION, PLANNED_TYPE, Shared, classes::whole, decisions::Decision, drift};
 use crate::{
     Stop,
     api::{Error, path},
@@ -31,7 +31,9 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(super) fn start(shared: &Arc<Shared>, stop: &Stop, tasks: &mut JoinSet<()>) {
     let (shared, mut stop) = (shared.clone(), stop.clone());
     tasks.spawn(async move {
-        shared.synced().await;
+        if !shared.begins(&mut stop).await {
+            return;
+        }
         // What keeps room is known before anything is called empty.
         shared.resolve_buffers().await;
         let mut told: HashMap<String, String> = HashMap::new();
@@ -151,6 +153,10 @@ pub(super) async fn create_claims(
         let mut claim = claim(&NodePool::read(&pool), &pool.metadata, node);
         claim["metadata"]["annotations"][drift::HASH] = json!(drift::hash(&pool));
         claim["metadata"]["annotations"][drift::HASH_VERSION] = json!(drift::VERSION);
+        let class = shared.karpenter.class(&pool.data["spec"]["template"]["spec"]["nodeClassRef"]);
+        for (k, v) in class.iter().flat_map(|c| shared.cloud.stamps(&whole(c))) {
+            claim["metadata"]["annotations"][k] = json!(v);
+        }
         let created = shared
             .writer
             .send("POST", &path(API, "nodeclaims", "", "", ""), "application/json", &claim)

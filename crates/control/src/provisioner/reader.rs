@@ -73,6 +73,7 @@ impl Reader {
         }
         let writer = Writer::new(client, "coracle-reader");
         let shared = Arc::new(Shared::new(&world, &karpenter, cloud, writer, options));
+        shared.cloud.ready().await.map_err(|e| Error::Request(e.to_string()))?;
         shared.resolve_all().await;
         shared.resolved.send_replace(true);
         shared.refresh_overlays();

@@ -1,0 +1,26 @@
+//! The EC2 cloud: machines of an EC2NodeClass (`karpenter.k8s.aws/v1`), bought through the cloud's public
+//! API and nothing else.
+//!
+//! [`Ec2`] implements [`coracle_clouds::Cloud`]. Requests are signed and sent by `client`; what types
+//! there are and what they cost is in `discovery` and `facts`; a class's terms are resolved in `resolve`;
+//! `userdata` and `launch` make machines, `machines` finds and ends them, `queue` hears of interruptions.
+//! Cores are pure: they read the cloud's answers from text.
+#![warn(missing_docs)]
+
+mod class;
+mod client;
+mod cloud;
+mod discovery;
+mod facts;
+mod launch;
+mod machines;
+mod queue;
+mod resolve;
+mod settings;
+mod userdata;
+mod wire;
+
+pub use class::CLASS;
+pub use cloud::Ec2;
+pub use settings::Settings;
+pub use userdata::Access;
