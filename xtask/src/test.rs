@@ -7,6 +7,8 @@ use std::{path::Path, process::Command, time::Instant};
 /// The clients that the black-box tests use, from PyPI and npm. (Version 2 of the latter needs a
 /// newer node than distributions have.)
 const PYTHON_CLIENTS: [&str; 2] = ["kubernetes==37.0.2", "kubernetes_asyncio==36.1.0"];
+/// An emulator of the cloud's API.
+const MOTO: &str = "moto[ec2,iam,server,sqs,ssm]==5.2.5";
 const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
 
 fn step(name: &str, f: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -58,11 +60,13 @@ fn set_up(root: &Path) -> Result<()> {
     }
     let target = root.join("target");
     std::fs::create_dir_all(&target)?;
-    once(&target.join("python"), &PYTHON_CLIENTS.join(" "), |python| {
-        command(Command::new("python3").args(["-m", "venv"]).arg(python))?;
-        let mut pip = Command::new(python.join("bin/pip"));
-        command(pip.args(["install", "--quiet"]).args(PYTHON_CLIENTS))
-    })?;
+    for (name, packages) in [("python", &PYTHON_CLIENTS[..]), ("moto", &[MOTO])] {
+        once(&target.join(name), &packages.join(" "), |python| {
+            command(Command::new("python3").args(["-m", "venv"]).arg(python))?;
+            let mut pip = Command::new(python.join("bin/pip"));
+            command(pip.args(["install", "--quiet"]).args(packages))
+        })?;
+    }
     once(&target.join("javascript"), JAVASCRIPT_CLIENT, |directory| {
         std::fs::create_dir_all(directory)?;
         let mut npm = Command::new("npm");
@@ -83,7 +87,7 @@ fn once(directory: &Path, wanted: &str, fill: impl FnOnce(&Path) -> Result<()>) 
 }
 
 /// The layers of ARCHITECTURE.md: a crate may depend on lower layers, and sideways where listed.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 16] = [
     ("meta", 0),
     ("cel", 0),
     ("prose", 0),
@@ -96,11 +100,12 @@ const LAYERS: [(&str, u8); 15] = [
     ("workloads", 2),
     ("replay", 2),
     ("clouds", 3),
+    ("ec2", 3),
     ("server", 3),
     ("control", 3),
     ("coracle", 4),
 ];
-const SIDEWAYS: [(&str, &str); 11] = [
+const SIDEWAYS: [(&str, &str); 12] = [
     ("cel", "meta"),
     ("patch", "schema"),
     ("registry", "schema"),
@@ -111,6 +116,7 @@ const SIDEWAYS: [(&str, &str); 11] = [
     ("replay", "scheduling"),
     ("replay", "provisioning"),
     ("control", "clouds"),
+    ("ec2", "clouds"),
     ("clouds", "scheduling"),
 ];
 /// What cores may not have.

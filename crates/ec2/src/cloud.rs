@@ -6,7 +6,7 @@ use crate::{
     client::{Client, error},
     discovery::{Discovery, Region},
     launch::{Common, Fleet, Outcome, Template},
-    machines::{CLAIM, CLAIM_UID, CLUSTER, Machines, POOL},
+    machines::{CLAIM, CLAIM_UID, CLUSTER, Machines, POOL, VISIBLE_AFTER},
     queue,
     resolve::{self, Group, Image, Subnet},
     userdata::Joining,
@@ -29,8 +29,6 @@ use tokio::{sync::OnceCell, time::Instant};
 const CLASS_TAG: &str = "karpenter.k8s.aws/ec2nodeclass";
 /// What a class selects is looked up again this often, and sooner while something is missing.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(30));
-/// After this a machine that was launched can be seen.
-const VISIBLE_AFTER: Duration = Duration::from_secs(60);
 
 /// A class that was resolved.
 #[derive(Debug, Default)]
@@ -62,6 +60,8 @@ pub struct Ec2 {
     client: Client,
     discovery: Discovery,
     machines: Machines,
+    /// After this a machine that was launched can be seen.
+    visible_after: Duration,
     classes: Mutex<HashMap<String, Arc<Class>>>,
     attempts: Mutex<HashMap<String, Attempts>>,
     /// Launch templates that are there.
@@ -76,13 +76,15 @@ impl Ec2 {
     /// # Errors
     /// When the system's certificate authorities cannot be read.
     pub fn new(settings: Settings, access: Access, may_change: bool) -> Result<Self, CloudError> {
+        let visible_after = VISIBLE_AFTER.div_f64(settings.speed);
         Ok(Self {
             client: Client::new(&settings)?,
             settings,
             access,
             may_change,
             discovery: Discovery::default(),
-            machines: Machines::default(),
+            machines: Machines::new(visible_after),
+            visible_after,
             classes: Mutex::default(),
             attempts: Mutex::default(),
             templates: Mutex::default(),
@@ -335,7 +337,7 @@ impl Ec2 {
         let mut attempts = self.attempts.lock();
         let a = attempts.entry(request.uid.clone()).or_default();
         let since = *a.unknown_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > VISIBLE_AFTER {
+        if since.elapsed() > self.visible_after {
             *a = Attempts { failed: a.failed + 1, unknown_since: None };
         }
         Err(LaunchError::Unsure(e))
@@ -427,6 +429,10 @@ impl Cloud for Ec2 {
 
     fn class_finalizer(&self) -> Option<&'static str> {
         Some("karpenter.k8s.aws/termination")
+    }
+
+    fn speed(&self) -> f64 {
+        self.settings.speed
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), CloudError>> {

@@ -22,7 +22,7 @@ pub(crate) const POOL: &str = "karpenter.sh/nodepool";
 pub(crate) const CLAIM: &str = "karpenter.sh/nodeclaim";
 pub(crate) const CLAIM_UID: &str = "coracle.dev/nodeclaim-uid";
 /// A machine may be missing from listings for this long after its launch.
-const VISIBLE_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const VISIBLE_AFTER: Duration = Duration::from_secs(60);
 /// Several that wait for machines to end share a listing of this age.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -38,8 +38,9 @@ pub(crate) struct Entry {
 }
 
 /// The machines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Machines {
+    visible_after: Duration,
     all: Mutex<HashMap<String, Entry>>,
     /// Ids of those that were told to end.
     ending: Mutex<HashSet<String>>,
@@ -84,6 +85,16 @@ fn read(i: roxmltree::Node<'_, '_>) -> Option<(Entry, bool)> {
 }
 
 impl Machines {
+    /// No machines yet; each can be seen so long after its launch.
+    pub(crate) fn new(visible_after: Duration) -> Self {
+        Self {
+            visible_after,
+            all: Mutex::default(),
+            ending: Mutex::default(),
+            listed: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// What is known of a machine.
     pub(crate) fn get(&self, provider_id: &str) -> Option<Entry> {
         self.all.lock().get(provider_id).cloned()
@@ -158,7 +169,7 @@ impl Machines {
         .await?;
         let mut all = self.all.lock();
         // What was launched a moment ago, or while the answer was on its way, may be missing in it.
-        let young = |e: &Entry| e.launched.is_some_and(|t| t + VISIBLE_AFTER > began);
+        let young = |e: &Entry| e.launched.is_some_and(|t| t + self.visible_after > began);
         all.retain(|id, e| young(e) || found.contains_key(id));
         for (id, mut entry) in found {
             entry.launched = all.get(&id).and_then(|e| e.launched);
@@ -229,7 +240,7 @@ impl Machines {
             Err(e) if e.code.starts_with("InvalidInstanceID.NotFound") => {
                 let launched = self.get(provider_id).and_then(|e| e.launched);
                 // A machine that was launched a moment ago is only not to be seen yet.
-                let young = launched.is_some_and(|t| t.elapsed() < VISIBLE_AFTER);
+                let young = launched.is_some_and(|t| t.elapsed() < self.visible_after);
                 return Ok(if young { Ended::Going } else { Ended::Gone });
             }
             Err(e) => return Err(e),

@@ -18,6 +18,8 @@ pub struct Settings {
     pub endpoint: Option<String>,
     /// Part of the nominal memory that the hypervisor takes.
     pub memory_overhead: f64,
+    /// How many times faster than real time everything about nodes is counted: for emulators.
+    pub speed: f64,
 }
 
 impl FromStr for Settings {
@@ -34,6 +36,7 @@ impl FromStr for Settings {
             queue: None,
             endpoint: None,
             memory_overhead: MEMORY_OVERHEAD,
+            speed: 1.0,
         };
         for option in options.split(',').filter(|o| !o.is_empty()) {
             let (key, value) = option
@@ -50,9 +53,20 @@ impl FromStr for Settings {
                             format!("{value:?} is no part from 0 to 0.5 for {key} of the cloud ec2")
                         })?;
                 }
+                "speed" => {
+                    s.speed = value
+                        .parse()
+                        .ok()
+                        .filter(|v| (1.0..=1000.0).contains(v))
+                        .ok_or_else(|| {
+                            format!(
+                                "{value:?} is no number from 1 to 1000 for {key} of the cloud ec2"
+                            )
+                        })?;
+                }
                 _ => {
                     return Err(format!(
-                        "unknown key {key:?} of the cloud ec2; it has cluster, region, queue, endpoint, memory-overhead"
+                        "unknown key {key:?} of the cloud ec2; it has cluster, region, queue, endpoint, memory-overhead, speed"
                     ));
                 }
             }

@@ -316,7 +316,11 @@ impl Shared {
             }
         }
         all.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-        all.into_iter().map(|(_, offer)| offer).collect()
+        let all: Vec<Offer> = all.into_iter().map(|(_, offer)| offer).collect();
+        let mut had = all.clone();
+        had.retain(|(t, zone, c)| !self.is_unavailable(t, zone, *c));
+        // What was refused a moment ago is only asked for where there is nothing else.
+        if had.is_empty() { all } else { had }
     }
 
     /// The price of an offering for a claim, after overlays.

@@ -31,12 +31,18 @@ impl Cluster {
 
     /// Starts a cluster in a directory that may have one already.
     pub(crate) fn start_in(directory: TempDir, args: &[&str]) -> Self {
+        Self::start_with(directory, args, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub(crate) fn start_with(directory: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);
         command
             .arg("up")
             .arg("--data-dir")
             .arg(directory.path())
             .args(["--listen", "127.0.0.1:0"])
+            .envs(env.iter().copied())
             .args(args);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();

@@ -13,6 +13,7 @@ mod definitions;
 mod demo;
 mod drift;
 mod durability;
+mod ec2;
 mod envtest;
 mod explain;
 mod extension;
