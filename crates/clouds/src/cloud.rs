@@ -64,6 +64,14 @@ pub struct NodeClassKind {
     pub plural: &'static str,
 }
 
+/// The kind that Karpenter's manifests for AWS refer to.
+pub const EC2_NODE_CLASS: NodeClassKind = NodeClassKind {
+    group: "karpenter.k8s.aws",
+    version: "v1",
+    kind: "EC2NodeClass",
+    plural: "ec2nodeclasses",
+};
+
 impl NodeClassKind {
     /// Whether a `nodeClassRef` is to this kind.
     pub fn is_of(&self, reference: &Value) -> bool {

@@ -26,7 +26,7 @@ pub const REGION: &str = "us-east-1";
 /// Share of the on-demand price that spot costs: at least, and the width of the range.
 const SPOT: (f64, f64) = (0.25, 0.20);
 
-/// Its node classes.
+/// Its own node classes; it takes those of EC2 instead if its settings say so.
 pub const CLASS: NodeClassKind = NodeClassKind {
     group: "coracle.dev",
     version: "v1",
@@ -219,7 +219,7 @@ impl Simulated {
 
 impl Cloud for Simulated {
     fn class_kind(&self) -> &'static NodeClassKind {
-        &CLASS
+        self.settings.class
     }
 
     fn speed(&self) -> f64 {

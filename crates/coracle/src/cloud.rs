@@ -1,7 +1,7 @@
 //! The value of `--cloud`: where nodes are bought.
 
 use anyhow::{Context, Result};
-use coracle_clouds::Simulated;
+use coracle_clouds::{Simulated, simulated};
 use coracle_control::Provider;
 use coracle_ec2::{Access, Ec2};
 use std::{str::FromStr, sync::Arc};
@@ -30,6 +30,11 @@ impl Cloud {
     /// Reads the value.
     pub(crate) fn read(text: &str) -> Result<Self> {
         text.parse().map_err(anyhow::Error::msg).context("--cloud")
+    }
+
+    /// Whether a fresh cluster has a NodePool of it: not where classes name what a user has.
+    pub(crate) fn has_default_pool(&self) -> bool {
+        matches!(self, Self::Simulated(s) if *s.class == simulated::CLASS)
     }
 
     /// Opens it. What its machines need to join a cluster is only asked for if there are any; one that

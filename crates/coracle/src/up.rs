@@ -41,7 +41,7 @@ pub(crate) struct Options {
     /// Kubernetes version whose API is served: 1.34, 1.35, 1.36 or 1.37
     #[arg(long, value_name = "VERSION", default_value_t = Minor::LATEST.to_string())]
     kubernetes_version: String,
-    /// Cloud to buy nodes from: simulated[:key=value,...] with the keys seed, speed, boot, pod-start, zones and notice, or ec2:cluster=NAME,region=REGION[,queue=NAME][,endpoint=URL]
+    /// Cloud to buy nodes from: simulated[:key=value,...] with the keys seed, speed, boot, pod-start, zones, notice and nodeclass, or ec2:cluster=NAME,region=REGION[,queue=NAME][,endpoint=URL]
     #[arg(long, value_name = "CLOUD", default_value = "simulated")]
     cloud: String,
     /// Address to listen at; port 0 picks a free one
@@ -140,7 +140,7 @@ async fn cluster(o: Options, started: Instant) -> Result<()> {
     for definition in defaults::definitions()? {
         bootstrap::ensure(&server, definition).await?;
     }
-    if !o.no_default_nodepool && matches!(cloud, Cloud::Simulated(_)) {
+    if !o.no_default_nodepool && cloud.has_default_pool() {
         for object in defaults::node_pool() {
             bootstrap::ensure(&server, object).await?;
         }

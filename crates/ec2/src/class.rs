@@ -1,18 +1,10 @@
 //! EC2NodeClass (`karpenter.k8s.aws/v1`), as it is read: what machines of a class are to be like.
 
-use coracle_clouds::NodeClassKind;
 use coracle_meta::Quantity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The kind.
-pub const CLASS: NodeClassKind = NodeClassKind {
-    group: "karpenter.k8s.aws",
-    version: "v1",
-    kind: "EC2NodeClass",
-    plural: "ec2nodeclasses",
-};
 /// Annotation of classes and claims with the hash of what the class stamps on machines.
 pub(crate) const HASH: &str = "karpenter.k8s.aws/ec2nodeclass-hash";
 /// Annotation with how it was made: hashes of another version say nothing.

@@ -1,7 +1,7 @@
 //! The cloud as the provisioner sees it: classes resolved, machines launched, found again and ended.
 
 use crate::{
-    Access, CLASS, Settings,
+    Access, Settings,
     class::{HASH, HASH_VERSION, Spec, VERSION, hash},
     client::{Client, error},
     discovery::{Discovery, Region},
@@ -12,8 +12,9 @@ use crate::{
     userdata::Joining,
 };
 use coracle_clouds::{
-    CapacityReservation, CapacityType, Catalogue, ClassCondition, Cloud, CloudError, Ended, Launch,
-    LaunchError, Launched, Machine, NodeClassKind, Notice, Offer, Resolved,
+    CapacityReservation, CapacityType, Catalogue, ClassCondition, Cloud, CloudError,
+    EC2_NODE_CLASS, Ended, Launch, LaunchError, Launched, Machine, NodeClassKind, Notice, Offer,
+    Resolved,
 };
 use futures::future::{BoxFuture, pending};
 use parking_lot::Mutex;
@@ -424,7 +425,7 @@ impl Found {
 
 impl Cloud for Ec2 {
     fn class_kind(&self) -> &'static NodeClassKind {
-        &CLASS
+        &EC2_NODE_CLASS
     }
 
     fn class_finalizer(&self) -> Option<&'static str> {

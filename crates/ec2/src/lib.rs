@@ -20,7 +20,6 @@ mod settings;
 mod userdata;
 mod wire;
 
-pub use class::CLASS;
 pub use cloud::Ec2;
 pub use settings::Settings;
 pub use userdata::Access;

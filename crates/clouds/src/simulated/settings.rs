@@ -1,5 +1,7 @@
 //! How the simulated cloud behaves, from the command line's text.
 
+use super::CLASS;
+use crate::{EC2_NODE_CLASS, NodeClassKind};
 use std::{str::FromStr, time::Duration};
 
 /// How the cloud behaves.
@@ -17,6 +19,8 @@ pub struct Settings {
     pub zones: usize,
     /// Time between the notice of an interruption and the end of the machine.
     pub notice: Duration,
+    /// The kind of its node classes.
+    pub class: &'static NodeClassKind,
 }
 
 impl Default for Settings {
@@ -28,6 +32,7 @@ impl Default for Settings {
             pod_start: Duration::from_secs(1),
             zones: 3,
             notice: Duration::from_secs(120),
+            class: &CLASS,
         }
     }
 }
@@ -46,7 +51,7 @@ impl FromStr for Settings {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, options) = text.split_once(':').unwrap_or((text, ""));
         if name != "simulated" {
-            return Err(format!("unknown cloud {name:?}: this build has simulated"));
+            return Err(format!("unknown cloud {name:?}: this build has simulated and ec2"));
         }
         let mut s = Self::default();
         for option in options.split(',').filter(|o| !o.is_empty()) {
@@ -68,6 +73,13 @@ impl FromStr for Settings {
                 "boot" => s.boot = duration()?,
                 "pod-start" => s.pod_start = duration()?,
                 "notice" => s.notice = duration()?,
+                "nodeclass" => {
+                    let known = [&CLASS, &EC2_NODE_CLASS];
+                    s.class = known
+                        .into_iter()
+                        .find(|k| k.kind == value)
+                        .ok_or_else(|| bad("kind (SimulatedNodeClass or EC2NodeClass)"))?;
+                }
                 "zones" => {
                     s.zones = value
                         .parse()
@@ -103,12 +115,18 @@ mod tests {
 
     #[test]
     fn settings_read() {
-        let s: Settings = "simulated:seed=7,speed=60,boot=500ms,zones=2".parse().unwrap();
+        let s: Settings =
+            "simulated:seed=7,speed=60,boot=500ms,zones=2,nodeclass=EC2NodeClass".parse().unwrap();
         assert_eq!((s.seed, s.zones, s.boot), (7, 2, Duration::from_millis(500)));
         assert_eq!(s.real(Duration::from_secs(60)), Duration::from_secs(1));
-        for bad in
-            ["aws", "simulated:x=1", "simulated:speed=0", "simulated:boot", "simulated:zones=9"]
-        {
+        for bad in [
+            "aws",
+            "simulated:x=1",
+            "simulated:speed=0",
+            "simulated:boot",
+            "simulated:zones=9",
+            "simulated:nodeclass=X",
+        ] {
             assert!(bad.parse::<Settings>().is_err(), "{bad}");
         }
     }

@@ -22,7 +22,7 @@ fn mistakes_get_one_clear_sentence() {
     );
     assert_eq!(
         up(&["--cloud", "mars"]),
-        "error: unknown cloud \"mars\": this build has simulated\n"
+        "error: --cloud: unknown cloud \"mars\": this build has simulated and ec2\n"
     );
     assert!(
         up(&["--cloud", "simulated:speed=fast"])

