@@ -3,7 +3,7 @@
 use crate::Catalogue;
 use futures::future::BoxFuture;
 use serde_json::Value;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// How a machine is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +127,19 @@ pub struct Launched {
     pub machine: Arc<Machine>,
     /// Offerings that were preferred and could not be had.
     pub refused: Vec<Offer>,
+}
+
+/// A claim, as drift is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed<'c> {
+    /// Its labels: those of its node.
+    pub labels: &'c BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: &'c BTreeMap<String, String>,
+    /// Its machine.
+    pub provider_id: &'c str,
+    /// The image that it started from.
+    pub image: Option<&'c str>,
 }
 
 /// Why a launch failed.
@@ -275,5 +288,5 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     fn acknowledge(&self, handles: Vec<String>) -> BoxFuture<'_, Result<(), CloudError>>;
 
     /// Why a machine is not what its node class says any more, in Karpenter's words.
-    fn drift(&self, class: &Value, claim: &Value) -> Option<&'static str>;
+    fn drift(&self, class: &str, claim: Claimed<'_>) -> Option<&'static str>;
 }

@@ -15,7 +15,7 @@ pub mod simulated;
 
 pub use catalogue::{Catalogue, InstanceType, Priced};
 pub use cloud::{
-    CapacityReservation, CapacityType, ClassCondition, Cloud, CloudError, EC2_NODE_CLASS, Ended,
-    Launch, LaunchError, Launched, Machine, NodeClassKind, Notice, Offer, Resolved,
+    CapacityReservation, CapacityType, Claimed, ClassCondition, Cloud, CloudError, EC2_NODE_CLASS,
+    Ended, Launch, LaunchError, Launched, Machine, NodeClassKind, Notice, Offer, Resolved,
 };
 pub use simulated::{Fault, FaultKind, Settings, Simulated};

@@ -1,8 +1,8 @@
 //! A cloud that sells the catalogue's machines without having any. Same seed, same answers.
 
 use crate::{
-    CapacityReservation, CapacityType, Catalogue, Cloud, CloudError, Ended, InstanceType, Launch,
-    LaunchError, Launched, Machine, NodeClassKind, Notice, Priced, Resolved,
+    CapacityReservation, CapacityType, Catalogue, Claimed, Cloud, CloudError, Ended, InstanceType,
+    Launch, LaunchError, Launched, Machine, NodeClassKind, Notice, Priced, Resolved,
     families::{Listed, listed},
 };
 use futures::future::{BoxFuture, pending, ready};
@@ -289,7 +289,7 @@ impl Cloud for Simulated {
         Box::pin(ready(Ok(())))
     }
 
-    fn drift(&self, _: &Value, _: &Value) -> Option<&'static str> {
+    fn drift(&self, _: &str, _: Claimed<'_>) -> Option<&'static str> {
         None
     }
 }

@@ -3,19 +3,16 @@
 //! callers of a service holding back together; every request that is not idempotent by itself carries
 //! a token that makes it so, or it must not be sent through here.
 
-use crate::Settings;
+use crate::{
+    Settings,
+    web::{Commands, Files, Web},
+};
 use bytes::Bytes;
 use coracle_clouds::CloudError;
-use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client as Http, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{Method, Request, header};
 use parking_lot::Mutex;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner};
-use reqsign_core::{CommandOutput, Context, OsEnv, Signer};
+use reqsign_core::{Context, OsEnv, Signer};
 use serde_json::Value;
 use std::{
     collections::HashMap,
@@ -28,10 +25,6 @@ use tokio::time::Instant;
 const ATTEMPTS: u32 = 6;
 /// First and longest wait after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(20));
-/// A request takes this long at most; waiting for messages is the longest.
-const TIMEOUT: Duration = Duration::from_secs(40);
-/// An answer is this large at most.
-const LARGEST: usize = 64 << 20;
 /// Codes of the cloud that mean: slower.
 const THROTTLED: [&str; 7] = [
     "RequestLimitExceeded",
@@ -42,6 +35,9 @@ const THROTTLED: [&str; 7] = [
     "TooManyRequestsException",
     "EC2ThrottledException",
 ];
+
+/// Our code for a cloud that did not answer as it should.
+const NO_ANSWER: &str = "NoAnswer";
 
 /// A service of the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -216,7 +212,7 @@ impl Client {
                 Failure::Refused(code, message) => {
                     (code.as_str(), message.as_str(), THROTTLED.contains(&code.as_str()))
                 }
-                Failure::Lost(message) => ("NoAnswer", message.as_str(), false),
+                Failure::Lost(message) => (NO_ANSWER, message.as_str(), false),
             };
             let again = throttled || matches!(failure, Failure::Lost(_));
             if !again || attempt == ATTEMPTS {
@@ -297,6 +293,11 @@ pub(crate) fn error(doing: &str, code: &str, message: &str) -> CloudError {
     CloudError { doing: doing.into(), code: code.into(), message: message.into() }
 }
 
+/// Whether the cloud could not be asked, and may be later.
+pub(crate) fn is_passing(e: &CloudError) -> bool {
+    e.code == NO_ANSWER || THROTTLED.contains(&e.code.as_str())
+}
+
 /// Code and message of a refusal, in XML or JSON.
 fn refusal(body: &str) -> (String, String) {
     if let Ok(v) = serde_json::from_str::<Value>(body) {
@@ -339,73 +340,6 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 fn jitter(wait: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 1000;
     wait.mul_f64(0.5 + random as f64 / 2000.0)
-}
-
-/// HTTP with a limit on time and size.
-#[derive(Clone, Debug)]
-struct Web(Http<HttpsConnector<HttpConnector>, Full<Bytes>>);
-
-impl Web {
-    fn new() -> Result<Self, String> {
-        let tls = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|e| format!("the system's certificate authorities cannot be read: {e}"))?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let mut client = Http::builder(TokioExecutor::new());
-        client.pool_idle_timeout(Duration::from_secs(20)).pool_timer(TokioTimer::new());
-        Ok(Self(client.build(tls)))
-    }
-
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
-        let whole = async {
-            let answer = self.0.request(request.map(Full::new)).await;
-            let (parts, body) = answer.map_err(|e| e.to_string())?.into_parts();
-            let body = Limited::new(body, LARGEST).collect().await.map_err(|e| e.to_string())?;
-            Ok(Response::from_parts(parts, body.to_bytes()))
-        };
-        match tokio::time::timeout(TIMEOUT, whole).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
-        }
-    }
-}
-
-impl reqsign_core::HttpSend for Web {
-    async fn http_send(&self, request: Request<Bytes>) -> reqsign_core::Result<Response<Bytes>> {
-        self.send(request).await.map_err(reqsign_core::Error::unexpected)
-    }
-}
-
-/// Files of credentials.
-#[derive(Debug)]
-struct Files;
-
-impl reqsign_core::FileRead for Files {
-    async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
-        tokio::fs::read(path).await.map_err(|e| reqsign_core::Error::unexpected(e.to_string()))
-    }
-}
-
-/// Programs that give credentials (`credential_process`).
-#[derive(Debug)]
-struct Commands;
-
-impl reqsign_core::CommandExecute for Commands {
-    async fn command_execute<'a>(
-        &'a self,
-        program: &'a str,
-        args: &'a [&'a str],
-    ) -> reqsign_core::Result<CommandOutput> {
-        let out = tokio::process::Command::new(program).args(args).output().await;
-        let out = out.map_err(|e| reqsign_core::Error::unexpected(e.to_string()))?;
-        Ok(CommandOutput {
-            status: out.status.code().unwrap_or(-1),
-            stdout: out.stdout,
-            stderr: out.stderr,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! API and nothing else.
 //!
 //! [`Ec2`] implements [`coracle_clouds::Cloud`]. Requests are signed and sent by `client`; what types
-//! there are and what they cost is in `discovery` and `facts`; a class's terms are resolved in `resolve`;
-//! `userdata` and `launch` make machines, `machines` finds and ends them, `queue` hears of interruptions.
+//! there are and what they cost is in `discovery` and `facts`; a class's terms are resolved in `resolve` and
+//! kept in `resolved`; `start` makes machines with `userdata` and `launch`, `machines` finds and ends them,
+//! `queue` hears of interruptions.
 //! Cores are pure: they read the cloud's answers from text.
 #![warn(missing_docs)]
 
@@ -14,10 +15,14 @@ mod discovery;
 mod facts;
 mod launch;
 mod machines;
+mod profile;
 mod queue;
 mod resolve;
+mod resolved;
 mod settings;
+mod start;
 mod userdata;
+mod web;
 mod wire;
 
 pub use cloud::Ec2;

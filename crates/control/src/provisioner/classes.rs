@@ -107,7 +107,7 @@ impl Shared {
             self.set_finalizers(&class.metadata, |all| all.push(f.to_owned())).await?;
         }
         let found = self.cloud.resolve(name, &whole(class)).await;
-        let again = found.again;
+        let again = found.again.map(|d| self.real(d));
         self.write_class(class, found).await?;
         // What can be bought may have changed.
         self.wake_provision.notify_one();

@@ -1,18 +1,22 @@
 //! Drift: nodes that are not what their NodePool says any more. What a pool stamps on its nodes is
 //! compared by a hash that claims carry; its requirements are held against a node's labels.
 
-use super::{Shared, classes::whole};
+use super::Shared;
 use crate::{
     api::{Error, path},
-    karpenter::{API, NodePool, condition, is_true, pool_of, with_condition},
+    karpenter::{API, NodePool, condition, is_true, pool_of, provider_id, with_condition},
 };
+use coracle_clouds::Claimed;
 use coracle_provisioning::offering::{INSTANCE_TYPE, POOL};
 use coracle_scheduling::Requirements;
 use coracle_workloads::pod;
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// Annotation of pools and claims with the hash.
 pub(super) const HASH: &str = "karpenter.sh/nodepool-hash";
@@ -77,8 +81,17 @@ impl Shared {
     /// Why a claim is not what its node class says any more, or can be had no more.
     fn class_drift(&self, claim: &DynamicObject) -> Option<&'static str> {
         let reference = &claim.data["spec"]["nodeClassRef"];
-        let class = self.karpenter.class(reference)?;
-        let by_cloud = self.cloud.drift(&whole(&class), &whole(claim));
+        let name = reference["name"].as_str()?;
+        let none = BTreeMap::new();
+        let by_cloud = self.cloud.drift(
+            name,
+            Claimed {
+                labels: claim.metadata.labels.as_ref().unwrap_or(&none),
+                annotations: claim.metadata.annotations.as_ref().unwrap_or(&none),
+                provider_id: provider_id(claim),
+                image: claim.data["status"]["imageID"].as_str(),
+            },
+        );
         let label = claim.metadata.labels.as_ref().and_then(|l| l.get(INSTANCE_TYPE));
         let gone = || {
             let catalogue = self.catalogue(reference).filter(|c| !c.types().is_empty())?;

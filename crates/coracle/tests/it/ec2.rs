@@ -2,6 +2,7 @@
 //! that fails as the real one does.
 
 mod aws;
+mod emulator;
 mod kubelets;
 
 use crate::cluster::Cluster;
